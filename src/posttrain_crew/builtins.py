@@ -1,0 +1,74 @@
+"""What crew ships, registered through the same hooks that plugins use. Imports are inside: hooks must stay light."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posttrain_crew.plugins import hookimpl
+
+if TYPE_CHECKING:
+    from posttrain_crew.tools.compute.base import Compute
+    from posttrain_crew.tools.workspace import Workspace
+
+_HERE = Path(__file__).parent
+
+
+def _yaml_files(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+@hookimpl
+def register_roles() -> dict[str, Path]:
+    return _yaml_files(_HERE / "agents")
+
+
+@hookimpl
+def register_targets() -> dict[str, Path]:
+    return _yaml_files(_HERE / "targets")
+
+
+@hookimpl
+def register_tools(workspace: Workspace) -> dict[str, object]:
+    from posttrain_crew.tools.board_desk import BoardDesk
+    from posttrain_crew.tools.data.desk import DataDesk
+    from posttrain_crew.tools.evaluation.desk import EvaluationDesk
+    from posttrain_crew.tools.literature.desk import LiteratureDesk
+    from posttrain_crew.tools.training.desk import TrainingDesk
+
+    return {
+        "board": BoardDesk(workspace),
+        "literature": LiteratureDesk(workspace),
+        "data": DataDesk(workspace),
+        "training": TrainingDesk(workspace),
+        "evaluation": EvaluationDesk(workspace),
+    }
+
+
+@hookimpl
+def register_compute() -> dict[str, Callable[..., Compute]]:
+    from posttrain_crew.tools.compute.local import LocalCompute
+
+    return {"local": LocalCompute}
+
+
+@hookimpl
+def register_sources() -> dict[str, Any]:
+    from posttrain_crew.tools.embedded.source import GpqaMini
+
+    return {"gpqa-mini": GpqaMini()}
+
+
+@hookimpl
+def register_rewards() -> dict[str, Callable[..., list[float]]]:
+    from posttrain_crew.tools.training.rewards import BUILTIN_REWARDS
+
+    return dict(BUILTIN_REWARDS)
+
+
+@hookimpl
+def register_playbooks() -> dict[str, Callable[..., Any]]:
+    from posttrain_crew.agents.playbooks import BUILTIN_PLAYBOOKS
+
+    return dict(BUILTIN_PLAYBOOKS)

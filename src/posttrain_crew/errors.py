@@ -1,0 +1,115 @@
+"""The exception tree of crew: one root, so that a caller can catch everything that crew raises on purpose.
+
+Each class carries the exit code that the command line uses when the error ends a command (see README, "Exit codes"),
+and each message is one paragraph that says what is wrong, where, and what to do about it.
+
+    CrewError
+      InputError            a value, path or file that the user gave cannot be used
+        TargetError         a target YAML or one of its requirements
+        RoleError           a role or prompt file
+        ConfigError         a training or evaluation config
+        DatasetError        a dataset that cannot be read or is not what it says
+        ModelError          a model directory that is no model
+      RunError              a run directory or its blackboard
+        BlackboardError     the log is corrupt, or an entry is not acceptable
+        RunBusyError        another process holds the run
+      GateError             a law refused an action (no verdict, no preflight, test split asked for by an agent)
+      BudgetError           a reservation does not fit
+        BudgetTooSmallError not even one experiment fits
+      JobError              a job failed in a way that no typed outcome describes
+      AgentError            an agent or its LLM did not deliver a usable result
+      PluginError           a plugin broke its contract
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AgentError",
+    "BlackboardError",
+    "BudgetError",
+    "BudgetTooSmallError",
+    "ConfigError",
+    "CrewError",
+    "DatasetError",
+    "GateError",
+    "InputError",
+    "JobError",
+    "ModelError",
+    "PluginError",
+    "RoleError",
+    "RunBusyError",
+    "RunError",
+    "TargetError",
+]
+
+
+class CrewError(Exception):
+    """Root of the tree. `str(error)` is one paragraph: what, where, what to do."""
+
+    exit_code: int = 1
+
+
+class InputError(CrewError):
+    """Something that the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class TargetError(InputError):
+    """A target is unknown, malformed, or cannot be run here."""
+
+
+class RoleError(InputError):
+    """A role or prompt file is malformed."""
+
+
+class ConfigError(InputError):
+    """A training or evaluation config is malformed or contradicts itself."""
+
+
+class DatasetError(InputError):
+    """A dataset cannot be read, or lacks what its use needs."""
+
+
+class ModelError(InputError):
+    """A path or id is not a loadable model."""
+
+
+class RunError(CrewError):
+    """A run directory is missing, unwritable or damaged."""
+
+    exit_code = 2
+
+
+class BlackboardError(RunError):
+    """The blackboard is corrupt, or an entry breaks its rules."""
+
+
+class RunBusyError(RunError):
+    """Another live process holds this run."""
+
+
+class GateError(CrewError):
+    """A law refused the action; the message names the law's reason and the way to satisfy it."""
+
+
+class BudgetError(CrewError):
+    """A reservation does not fit what is left."""
+
+    exit_code = 4
+
+
+class BudgetTooSmallError(BudgetError):
+    """Not even one experiment with its evaluations fits the budget."""
+
+
+class JobError(CrewError):
+    """A job could not be started, or ended without a readable outcome."""
+
+
+class AgentError(CrewError):
+    """An agent, or the LLM behind it, did not deliver a usable result."""
+
+
+class PluginError(CrewError):
+    """A plugin broke its contract."""

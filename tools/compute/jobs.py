@@ -1,0 +1,182 @@
+"""Jobs as a run sees them: launched once by label, their outcome read from a file, their cost settled.
+
+Order of effects in a launch: reserve the budget, write the config, post the job on the blackboard, submit. A kill
+between any two of these is repaired by calling `launch` again: each step finds what it did before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+from posttrain_crew.blackboard import Entry
+from posttrain_crew.entries import ErrorClass, JobOutcome, JobStarted
+from posttrain_crew.errors import JobError
+from posttrain_crew.files import atomic_write_text
+from posttrain_crew.tools.compute.base import JobHandle, JobSpec, JobState
+from posttrain_crew.tools.workspace import Workspace
+
+__all__ = ["OUTCOME_FILE", "JobRequest", "handle_of", "launch", "poll", "post_outcome", "wait"]
+
+OUTCOME_FILE = "outcome.json"
+"""Written by the job itself, atomically, as its last act: {ok, error_class, message, wall_s, steps, checkpoint, metrics};
+`checkpoint` is relative to the job's directory."""
+
+TIMEOUT_FACTOR = 4.0
+MINIMUM_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A job to be."""
+
+    label: str
+    """Unique within the run, for example `exp-3` or `exp-3-dev`."""
+    role: Literal["train", "evaluate", "smoke", "probe"]
+    subject: str
+    module: str
+    directory: Path
+    """Absolute, inside the run directory."""
+    config: Mapping[str, Any]
+    """Written as config.yaml into the directory."""
+    estimate_seconds: float
+    refs: tuple[str, ...] = ()
+    attempt: int = 1
+    final: bool = False
+    """Belongs to the end of the run and may use the time kept for it."""
+
+
+def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
+    """Start a job, or return the one that carries this label already.
+
+    Raises:
+        BudgetError: its estimate does not fit what is left. JobError: the backend refused it.
+    """
+    workspace.budget.reserve(
+        f"job:{request.label}",
+        wall_s=request.estimate_seconds,
+        device_s=request.estimate_seconds,
+        final=request.final,
+        refs=request.refs,
+    )
+    config = request.directory / "config.yaml"
+    if not config.exists():
+        atomic_write_text(config, yaml.safe_dump(dict(request.config), sort_keys=False, allow_unicode=True))
+    entry = workspace.board.post(
+        JobStarted(
+            label=request.label,
+            role=request.role,
+            subject=request.subject,
+            backend=workspace.compute.name,
+            directory=workspace.run.relative(request.directory),
+            attempt=request.attempt,
+            estimate_seconds=request.estimate_seconds,
+        ),
+        author="crew",
+        refs=request.refs,
+        key=f"job:{request.label}",
+    )
+    if not (request.directory / OUTCOME_FILE).exists():
+        limit = workspace.budget.remaining if request.final else workspace.budget.for_experiments
+        timeout = min(max(MINIMUM_TIMEOUT_S, TIMEOUT_FACTOR * request.estimate_seconds), max(limit, 30.0))
+        workspace.compute.submit(JobSpec(request.label, request.module, config, timeout_s=timeout))
+        workspace.events.emit("job_started", label=request.label, role=request.role, subject=request.subject)
+    return entry
+
+
+def handle_of(workspace: Workspace, job: Entry[JobStarted]) -> JobHandle | None:
+    """The backend's handle of a job on the board, or None where the backend does not know it."""
+    return workspace.compute.find(job.body.label, workspace.run.absolute(job.body.directory))
+
+
+def poll(workspace: Workspace, job: Entry[JobStarted]) -> JobState:
+    """Where a job stands; `lost` where the backend does not know it (it was never submitted, or its node is gone)."""
+    if (workspace.run.absolute(job.body.directory) / OUTCOME_FILE).exists():
+        return "ended"
+    handle = handle_of(workspace, job)
+    return "lost" if handle is None else workspace.compute.status(handle)
+
+
+def wait(workspace: Workspace, job: Entry[JobStarted], interval_s: float = 0.2) -> Entry[JobOutcome]:
+    """Block until a short job (a smoke run, a probe) has ended, then post its outcome."""
+    while poll(workspace, job) in ("queued", "running"):
+        time.sleep(interval_s)  # polling interval: a process of an earlier session is not our child to wait for
+    return post_outcome(workspace, job)
+
+
+def post_outcome(
+    workspace: Workspace, job: Entry[JobStarted], *, stopped: tuple[ErrorClass, str] | None = None
+) -> Entry[JobOutcome]:
+    """Read how a job ended, post it and settle its cost. The same job again returns the first outcome.
+
+    Args:
+        stopped: class and message where crew itself ended the job (a watch rule, a cancel), which its file cannot say.
+    """
+    directory = workspace.run.absolute(job.body.directory)
+    raw = _read_outcome(directory / OUTCOME_FILE)
+    started = _age_of(directory)
+    if raw is None:
+        raw = {"ok": False, "error_class": "killed", "message": _last_words(workspace, job), "wall_s": started}
+    if stopped is not None and not raw.get("ok"):
+        raw = {**raw, "error_class": stopped[0], "message": stopped[1]}
+    checkpoint = raw.get("checkpoint")
+    outcome = JobOutcome(
+        label=job.body.label,
+        ok=bool(raw.get("ok")),
+        error_class=cast("ErrorClass | None", raw.get("error_class")),
+        message=str(raw.get("message", ""))[:2000],
+        wall_s=float(raw.get("wall_s", 0.0)),
+        steps=int(raw.get("steps", 0)),
+        checkpoint=workspace.run.relative(directory / checkpoint) if checkpoint else None,
+        metrics={
+            name: float(value)
+            for name, value in dict(raw.get("metrics", {})).items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        },
+    )
+    entry = workspace.board.post(outcome, author="crew", refs=(job.id,), key=f"outcome:{job.body.label}")
+    workspace.budget.settle(f"job:{job.body.label}", wall_s=outcome.wall_s, device_s=outcome.wall_s)
+    workspace.events.emit(
+        "job_ended",
+        label=job.body.label,
+        role=job.body.role,
+        subject=job.body.subject,
+        ok=outcome.ok,
+        error_class=outcome.error_class,
+        wall_s=outcome.wall_s,
+    )
+    return entry
+
+
+def _read_outcome(path: Path) -> dict[str, Any] | None:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"the outcome file {path} cannot be read ({error}): it is not the work of a crew job."
+        ) from error
+    if not isinstance(raw, dict):
+        raise JobError(f"the outcome file {path} must hold a JSON object.")
+    return raw
+
+
+def _age_of(directory: Path) -> float:
+    """Seconds between the writing of the config and the last sign of life of a job that left no outcome."""
+    times = [path.stat().st_mtime for path in directory.iterdir() if path.is_file()]
+    config = directory / "config.yaml"
+    return max(0.0, max(times) - config.stat().st_mtime) if times and config.exists() else 0.0
+
+
+def _last_words(workspace: Workspace, job: Entry[JobStarted]) -> str:
+    handle = handle_of(workspace, job)
+    tail = workspace.compute.logs(handle, tail=5).strip() if handle is not None else ""
+    return f"the process is gone and left no outcome. Last output: {tail or '(none)'}"
