@@ -1,0 +1,1 @@
+"""The LLMs that agents think with: any litellm model, or the embedded playbook."""

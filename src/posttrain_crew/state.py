@@ -97,8 +97,9 @@ class RunState:
         by_label = {job.body.label: job for job in jobs}
         for outcome in outcomes:
             job_of = by_label.get(outcome.body.label)
-            if job_of is not None and job_of.body.role == "train" and job_of.body.subject in views:
-                views[job_of.body.subject].outcome = outcome
+            view = views.get(job_of.body.subject) if job_of is not None and job_of.body.role == "train" else None
+            if view is not None and view.jobs[-1] is job_of:  # a killed attempt says nothing once the next one runs
+                view.outcome = outcome
         for diagnosis in board.of(Diagnosis):
             for ref in diagnosis.refs:
                 if ref in views:

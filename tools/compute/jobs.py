@@ -23,11 +23,21 @@ from posttrain_crew.files import atomic_write_text
 from posttrain_crew.tools.compute.base import JobHandle, JobSpec, JobState
 from posttrain_crew.tools.workspace import Workspace
 
-__all__ = ["OUTCOME_FILE", "JobRequest", "handle_of", "launch", "poll", "post_outcome", "wait"]
+__all__ = [
+    "OUTCOME_FILE",
+    "JobRequest",
+    "handle_of",
+    "launch",
+    "launch_again",
+    "poll",
+    "post_outcome",
+    "relaunch",
+    "wait",
+]
 
 OUTCOME_FILE = "outcome.json"
-"""Written by the job itself, atomically, as its last act: {ok, error_class, message, wall_s, steps, checkpoint, metrics};
-`checkpoint` is relative to the job's directory."""
+"""Written by the job itself, atomically, as its last act: {ok, error_class, message, wall_s, steps, checkpoint,
+metrics}; `checkpoint` is relative to the job's directory."""
 
 TIMEOUT_FACTOR = 4.0
 MINIMUM_TIMEOUT_S = 180.0
@@ -75,8 +85,10 @@ def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
             role=request.role,
             subject=request.subject,
             backend=workspace.compute.name,
+            module=request.module,
             directory=workspace.run.relative(request.directory),
             attempt=request.attempt,
+            final=request.final,
             estimate_seconds=request.estimate_seconds,
         ),
         author="crew",
@@ -86,9 +98,49 @@ def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
     if not (request.directory / OUTCOME_FILE).exists():
         limit = workspace.budget.remaining if request.final else workspace.budget.for_experiments
         timeout = min(max(MINIMUM_TIMEOUT_S, TIMEOUT_FACTOR * request.estimate_seconds), max(limit, 30.0))
-        workspace.compute.submit(JobSpec(request.label, request.module, config, timeout_s=timeout))
+        try:
+            workspace.compute.submit(JobSpec(request.label, request.module, config, timeout_s=timeout))
+        except JobError as error:
+            post_outcome(workspace, entry, stopped=("crashed", str(error)))
+            raise
         workspace.events.emit("job_started", label=request.label, role=request.role, subject=request.subject)
     return entry
+
+
+def launch_again(workspace: Workspace, job: Entry[JobStarted]) -> Entry[JobStarted]:
+    """Submit a job that is on the board but was never started (a kill came between the two)."""
+    return launch(workspace, _request_of(workspace, job, job.body.label, job.body.attempt, job.refs))
+
+
+def relaunch(workspace: Workspace, job: Entry[JobStarted]) -> Entry[JobStarted]:
+    """Start a job again that was killed or cancelled: same config and directory, next attempt.
+
+    The files of the earlier attempt are kept with its number. A training job goes on from its last checkpoint.
+    """
+    directory = workspace.run.absolute(job.body.directory)
+    for name in (OUTCOME_FILE, "job.json"):
+        if (directory / name).exists():
+            (directory / name).replace(directory / f"{name}.{job.body.attempt}")
+    attempt = job.body.attempt + 1
+    root = job.body.label if job.body.attempt == 1 else job.body.label.rsplit(".", 1)[0]
+    return launch(workspace, _request_of(workspace, job, f"{root}.{attempt}", attempt, (job.id,)))
+
+
+def _request_of(
+    workspace: Workspace, job: Entry[JobStarted], label: str, attempt: int, refs: tuple[str, ...]
+) -> JobRequest:
+    return JobRequest(
+        label=label,
+        role=job.body.role,
+        subject=job.body.subject,
+        module=job.body.module,
+        directory=workspace.run.absolute(job.body.directory),
+        config={},  # config.yaml of the first launch is there
+        estimate_seconds=job.body.estimate_seconds,
+        refs=refs,
+        attempt=attempt,
+        final=job.body.final,
+    )
 
 
 def handle_of(workspace: Workspace, job: Entry[JobStarted]) -> JobHandle | None:

@@ -12,6 +12,7 @@ Nothing here imports torch until the model is really made, and that happens in a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
@@ -21,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -102,7 +102,7 @@ def ensure_base(cache_dir: Path, on_progress: Callable[[str], None] | None = Non
     return folder
 
 
-@contextmanager
+@contextlib.contextmanager
 def _locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
     lock = FileLock(str(path))
     try:
@@ -140,14 +140,17 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="make the embedded base model from scratch")
     parser.add_argument("--out", type=Path, required=True)
     out_dir: Path = parser.parse_args(argv).out
-    from posttrain_crew.tools.embedded.pretraining import PretrainingConfig, pretrain  # torch
+    progress = sys.stdout
 
     def show(line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        progress.write(line + "\n")
+        progress.flush()
 
-    out_dir.mkdir(parents=True)
-    pretrain(out_dir, PretrainingConfig(), show)
+    with contextlib.redirect_stdout(sys.stderr):  # some libraries log to stdout, which is for progress alone
+        from posttrain_crew.tools.embedded.pretraining import PretrainingConfig, pretrain  # torch
+
+        out_dir.mkdir(parents=True)
+        pretrain(out_dir, PretrainingConfig(), show)
     (out_dir / CHECKSUMS).write_text(json.dumps(_checksums(out_dir), indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,0 +1,137 @@
+"""The data policy: probe and audit every candidate, then build what the recipes need from what the audits allow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain_crew.agents.playbooks.conversation import Conversation, Final, ToolCall, ToolCalls, items
+from posttrain_crew.tasks.contracts import DataResult, RejectedDataset
+
+__all__ = ["policy"]
+
+_MOST_AUDIT_TURNS = 40
+"""Audits run one after the other; only with more candidates than this do some share a message."""
+
+
+def policy(conversation: Conversation) -> ToolCalls | Final:
+    """The next move."""
+    if not conversation.tools:
+        return _final(conversation)
+    if not conversation.made("list_candidates"):
+        return ToolCalls([ToolCall("list_candidates")])
+    names = _candidates(conversation)
+    if not names:
+        return _final(conversation)
+    if conversation.can("probe_labels") and not conversation.made("probe_labels"):
+        return ToolCalls([ToolCall("probe_labels", {"datasets": names})])
+    audited = {call.arguments.get("dataset") for call in conversation.made("audit_dataset")}
+    if waiting := [name for name in names if name not in audited]:
+        together = -(-len(names) // _MOST_AUDIT_TURNS)
+        return ToolCalls([ToolCall("audit_dataset", {"dataset": name}) for name in waiting[:together]])
+    built = [call.arguments for call in conversation.made("build_training_set")]
+    for build in _builds(conversation):
+        if build not in built:
+            return ToolCalls([ToolCall("build_training_set", build)])
+    return _final(conversation)
+
+
+def _candidates(conversation: Conversation) -> list[str]:
+    names = [
+        str(item.get("dataset") or item.get("name")) if isinstance(item, dict) else str(item)
+        for item in items(conversation.last("list_candidates"))
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _profiles(conversation: Conversation) -> list[dict[str, Any]]:
+    return [profile for profile in conversation.results("audit_dataset") if isinstance(profile, dict)]
+
+
+def _usable(conversation: Conversation) -> list[dict[str, Any]]:
+    """Profiles that may be trained on, best first."""
+    kept = [p for p in _profiles(conversation) if p.get("verdict") in ("usable", "usable_after_cleaning")]
+    return sorted(kept, key=_rank)
+
+
+def _rank(profile: dict[str, Any]) -> tuple[bool, float, int, int, str]:
+    """Clean before to-be-cleaned, then by wrong labels, then by the number of defects, then by size."""
+    defects = [d for d in profile.get("defects") or [] if d.get("severity") != "note"]
+    noise = max((float(d.get("value") or 0) for d in defects if d.get("name") == "label_noise"), default=0.0)
+    rows = int(profile.get("rows") or 0)
+    return (profile.get("verdict") != "usable", noise, len(defects), -rows, str(profile.get("dataset")))
+
+
+def _methods(conversation: Conversation) -> set[str]:
+    """Methods that the order's recipes ask for; without any that is known, supervised and reinforcement both."""
+    entries = conversation.input.get("entries") or {}
+    wanted = conversation.parameters.get("recipes") or []
+    known = {str(body["method"]) for name, body in entries.items() if name in wanted and "method" in body}
+    return known or {"sft", "grpo"}
+
+
+def _builds(conversation: Conversation) -> list[dict[str, Any]]:
+    """Arguments of the builds, best first; the same in every turn."""
+    methods, usable = _methods(conversation), _usable(conversation)
+    plain = [p for p in usable if p.get("format") != "preference"]
+    worked = [p["dataset"] for p in plain if p.get("answer_style") in ("worked", "mixed")]
+    terse = [p["dataset"] for p in plain if p.get("answer_style") == "terse"]
+    checkable = [p["dataset"] for p in plain if p.get("answer_style") != "none"]
+    preference = [p["dataset"] for p in usable if p.get("format") == "preference"]
+    builds: list[dict[str, Any]] = []
+    if "sft" in methods:
+        if worked:
+            builds.append({"datasets": worked[:1], "method": "sft", "style": "worked"})
+        if len(worked) > 1:
+            builds.append({"datasets": worked, "method": "sft", "style": "worked"})
+        if terse:
+            builds.append({"datasets": terse, "method": "sft", "style": "terse"})
+    if "grpo" in methods and checkable:
+        builds.append({"datasets": checkable, "method": "grpo", "style": "any"})
+    if "dpo" in methods and preference:
+        builds.append({"datasets": preference, "method": "dpo", "style": "any"})
+    return builds
+
+
+def _final(conversation: Conversation) -> Final:
+    profiles = _profiles(conversation)
+    sets = [built for built in conversation.results("build_training_set") if isinstance(built, dict) and "id" in built]
+    rejected = [
+        RejectedDataset(dataset=str(p["dataset"]), reason=_reason(p))
+        for p in profiles
+        if p.get("verdict") == "rejected"
+    ]
+    for call in conversation.made("audit_dataset"):
+        if call.error is not None:
+            rejected.append(RejectedDataset(dataset=str(call.arguments.get("dataset")), reason=call.error[:300]))
+    failed = [call.error for call in conversation.made("build_training_set") if call.error is not None]
+    if sets:
+        made = "; ".join(f"{s['id']} ({s.get('method')}, {s.get('style')}, {s.get('rows')} rows)" for s in sets)
+        summary = f"{len(profiles)} datasets audited, {len(rejected)} rejected. Built: {made}."
+    elif not _candidates(conversation):
+        errors = conversation.errors()
+        summary = f"No training set: there are no candidates{f' ({errors[-1]})' if errors else ''}."
+    elif not _usable(conversation):
+        summary = f"No training set: all {len(rejected)} candidates were rejected, each with its number in `rejected`."
+    else:
+        summary = "No training set: usable datasets exist, but no build came through."
+    if failed:
+        summary += f" Builds refused: {' | '.join(failed)}"
+    return Final(
+        DataResult(
+            profiles=[p["id"] for p in profiles if "id" in p],
+            training_sets=list(dict.fromkeys(s["id"] for s in sets)),
+            rejected=rejected,
+            summary=summary[:1200],
+        )
+    )
+
+
+def _reason(profile: dict[str, Any]) -> str:
+    """The profile's own reason, with the numbers of the defects that rejected it."""
+    numbers = "; ".join(
+        f"{d.get('name')} {float(d.get('value') or 0):.3g} against a limit of {float(d.get('threshold') or 0):.3g}"
+        for d in profile.get("defects") or []
+        if d.get("severity") == "reject"
+    )
+    reason = str(profile.get("reason") or "rejected by its audit")
+    return f"{reason} ({numbers})"[:500] if numbers else reason[:500]

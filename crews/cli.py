@@ -1,0 +1,77 @@
+"""The console script `crew`. The commands are in cli_run, cli_watch, cli_setup and cli_tools.
+
+Nothing heavy is imported at the top of these modules: `crew --help`, `status`, `log` and `runs` must answer at once,
+on a machine that is busy with training. A command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from posttrain_crew import __version__
+from posttrain_crew.crews import cli_run, cli_setup, cli_tools, cli_watch
+from posttrain_crew.crews.cli_common import EXIT_CODES, crash, echo_json, fail
+from posttrain_crew.errors import CrewError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="crew",
+    help="A team of agents that post-trains a language model on a benchmark, and proves what it gained.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _module in (cli_run, cli_watch, cli_setup, cli_tools):
+    _module.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"crew {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A team of agents that post-trains a language model on a benchmark, and proves what it gained.
+
+    Start with `crew run posttrain --target gpqa-mini`: it needs no key, no GPU and no network.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and leave the process with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    try:
+        app(args=given, prog_name="crew")
+    except CrewError as error:
+        code = fail(error, as_json=as_json)
+    except BrokenPipeError:
+        # the reader (`head`, a pager) left: not an error, but Python would complain at exit while flushing stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except SystemExit as leaving:
+        if as_json and leaving.code == 2:
+            echo_json({"error": "UsageError", "message": "the command line is not valid; see stderr", "exit_code": 2})
+        raise
+    except Exception as error:  # noqa: BLE001 - the outermost frame: everything unforeseen becomes one paragraph
+        code = crash(error, as_json=as_json)
+    else:
+        code = 0
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

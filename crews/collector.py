@@ -1,0 +1,206 @@
+"""Collects what jobs have done: outcomes, diagnoses, evaluations, decisions. Watches those that run.
+
+No agent takes part: scores come from result files, promotion from a paired test. Every step looks up what is on the
+blackboard already, so collecting again after a kill adds nothing twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain_crew.blackboard import Entry
+from posttrain_crew.entries import Decision, Evaluation, Experiment, Incident, JobOutcome, JobStarted
+from posttrain_crew.errors import BudgetError, CrewError
+from posttrain_crew.state import RunState
+from posttrain_crew.tools.compute.jobs import handle_of, launch_again, poll, post_outcome, relaunch
+from posttrain_crew.tools.evaluation.collect import collect
+from posttrain_crew.tools.evaluation.gates import promotion
+from posttrain_crew.tools.training.desk import TrainingDesk
+from posttrain_crew.tools.training.metrics import read_metrics
+from posttrain_crew.tools.training.watch import findings
+from posttrain_crew.tools.workspace import Workspace
+
+__all__ = ["MAX_ATTEMPTS", "Collector"]
+
+MAX_ATTEMPTS = 4
+"""Starts of one job, the first included, before it counts as failed. Only killed and cancelled jobs start again."""
+
+
+class Collector:
+    """Turns finished jobs into entries, for one run."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._board = workspace.board
+        self._progress: dict[str, dict[str, Any]] = {}
+
+    def repair(self) -> None:
+        """At the start of a session: submit jobs that were posted but never started, and finish half-done steps."""
+        state = RunState.of(self._board)
+        for job in state.running:
+            if job.body.role in ("train", "evaluate") and poll(self._workspace, job) == "lost":
+                launch_again(self._workspace, job)
+        collected = {ref for entry in self._board.of(Evaluation) for ref in entry.refs}
+        jobs = {job.body.label: job for job in self._board.of(JobStarted)}
+        relaunched = {ref for job in jobs.values() for ref in job.refs}
+        for outcome in self._board.of(JobOutcome):
+            job_of = jobs[outcome.body.label]
+            if job_of.id in relaunched:
+                continue
+            if job_of.body.role == "evaluate" and job_of.id not in collected:
+                self._after_evaluation(job_of, outcome)
+            elif job_of.body.role == "train":
+                self._after_training(job_of, outcome)
+        self._decide()
+
+    def tick(self) -> bool:
+        """Look at every running job once. Returns whether a job has ended."""
+        news = False
+        for job in RunState.of(self._board).running:
+            if job.body.role not in ("train", "evaluate"):
+                continue  # the work order that launched a smoke run or a probe waits for it
+            state = poll(self._workspace, job)
+            if state in ("queued", "running"):
+                news |= job.body.role == "train" and self._watch(job)
+            elif state == "ended":
+                self._ended(job)
+                news = True
+        return news
+
+    def progress(self) -> list[dict[str, Any]]:
+        """The running jobs with their last metric, for the live view."""
+        rows = []
+        for job in RunState.of(self._board).running:
+            row = {"label": job.body.label, "role": job.body.role, "subject": job.body.subject}
+            rows.append(row | self._progress.get(job.body.label, {}))
+        return rows
+
+    def cancel_all(self) -> None:
+        """End the running training and evaluation jobs without posting an outcome: a resume starts them again."""
+        for job in RunState.of(self._board).running:
+            handle = handle_of(self._workspace, job)
+            if handle is not None and job.body.role in ("train", "evaluate"):
+                self._workspace.compute.cancel(handle)
+
+    def abandon_all(self, reason: str) -> None:
+        """End the running experiments for good, for example because the time for experiments is used up."""
+        for job in RunState.of(self._board).running:
+            handle = handle_of(self._workspace, job)
+            if handle is None or job.body.role not in ("train", "evaluate") or job.body.final:
+                continue
+            self._workspace.compute.cancel(handle)
+            post_outcome(self._workspace, job, stopped=("timeout", reason))
+            self._abandon(job.body.subject, job.id, reason)
+
+    def _ended(self, job: Entry[JobStarted]) -> None:
+        outcome = post_outcome(self._workspace, job)
+        if job.body.role == "train":
+            self._after_training(job, outcome)
+        else:
+            self._after_evaluation(job, outcome)
+        self._decide()
+
+    def _after_training(self, job: Entry[JobStarted], outcome: Entry[JobOutcome]) -> None:
+        if self._started_again(job, outcome):
+            return
+        self._diagnose(job.body.subject)
+        if not outcome.body.ok:
+            self._abandon(job.body.subject, outcome.id, f"training failed ({outcome.body.error_class})")
+
+    def _after_evaluation(self, job: Entry[JobStarted], outcome: Entry[JobOutcome]) -> None:
+        if self._started_again(job, outcome):
+            return
+        if outcome.body.ok:
+            evaluation = collect(self._workspace, job).body
+            self._workspace.events.emit(
+                "evaluation",
+                subject=evaluation.subject,
+                split=evaluation.split,
+                few_shot=evaluation.few_shot,
+                score=round(evaluation.score, 4),
+                ci_low=round(evaluation.ci_low, 4),
+                ci_high=round(evaluation.ci_high, 4),
+                n=evaluation.n,
+            )
+            return
+        reason = f"evaluation failed ({outcome.body.error_class}): {outcome.body.message[:300]}"
+        self._incident(f"evaluation of {job.body.subject}", reason, "it has no score and cannot be promoted")
+        if job.body.subject != "base" and not job.body.final:
+            self._abandon(job.body.subject, outcome.id, reason)
+
+    def _started_again(self, job: Entry[JobStarted], outcome: Entry[JobOutcome]) -> bool:
+        if outcome.body.error_class not in ("killed", "cancelled") or job.body.attempt >= MAX_ATTEMPTS:
+            return False
+        try:
+            relaunch(self._workspace, job)
+        except BudgetError as error:
+            self._incident(f"job {job.body.label}", f"it was {outcome.body.error_class}, and {error}", "it is given up")
+            return False
+        what = f"the job was {outcome.body.error_class} in attempt {job.body.attempt}"
+        self._incident(f"job {job.body.label}", what, "it was started again")
+        return True
+
+    def _decide(self) -> None:
+        """Promote or discard every evaluated experiment that is not decided yet, in the order of the experiments."""
+        for view in RunState.of(self._board).experiments.values():
+            if view.evaluation is not None and view.decision is None:
+                decision = promotion(self._workspace, view.id).body
+                self._workspace.events.emit(
+                    "decision", action=decision.action, subject=decision.subject, reason=decision.reason
+                )
+
+    def _watch(self, job: Entry[JobStarted]) -> bool:
+        """Read the metrics of a running training; end it when a rule says so. Returns whether it was ended."""
+        history = read_metrics(self._workspace.run.absolute(job.body.directory) / "metrics.jsonl")
+        if not history:
+            return False
+        last = history[-1]
+        self._note_progress(job, last)
+        experiment = self._board.typed(job.body.subject, Experiment).body
+        fatal = [f for f in findings(history, experiment.method, experiment.config) if f.stop]
+        handle = handle_of(self._workspace, job)
+        if not fatal or handle is None:
+            return False
+        self._workspace.compute.cancel(handle)
+        outcome = post_outcome(self._workspace, job, stopped=("stopped_by_rule", fatal[0].message))
+        self._diagnose(job.body.subject)
+        self._abandon(job.body.subject, outcome.id, f"stopped by a watch rule: {fatal[0].message}")
+        return True
+
+    def _note_progress(self, job: Entry[JobStarted], last: dict[str, Any]) -> None:
+        step, total = int(last.get("step", 0)), int(last.get("total_steps", 0) or 0)
+        metric = next((name for name in ("reward", "loss") if isinstance(last.get(name), int | float)), None)
+        elapsed = float(last.get("elapsed_s", 0.0) or 0.0)
+        row: dict[str, Any] = {
+            "step": step,
+            "total_steps": total,
+            "metric": metric,
+            "value": round(float(last[metric]), 4) if metric else None,
+            "eta_s": round(elapsed / step * (total - step), 1) if step and total and elapsed else None,
+        }
+        if self._progress.get(job.body.label) != row:
+            self._progress[job.body.label] = row
+            named = {metric: row["value"]} if metric else {}
+            self._workspace.events.emit(
+                "job_progress", label=job.body.label, step=step, total_steps=total, eta_s=row["eta_s"], **named
+            )
+
+    def _diagnose(self, experiment: str) -> None:
+        try:
+            TrainingDesk(self._workspace).diagnose_experiment(experiment)
+        except CrewError as error:
+            self._incident(f"diagnosis of {experiment}", str(error), "the experiment goes on without one")
+
+    def _abandon(self, subject: str, ref: str, reason: str) -> None:
+        self._board.post(
+            Decision(action="abandon", subject=subject, reason=reason),
+            author="crew",
+            refs=(subject, ref),
+            status="decision",
+            key=f"decision:{subject}",
+        )
+        self._workspace.events.emit("decision", action="abandon", subject=subject, reason=reason)
+
+    def _incident(self, where: str, what: str, instead: str) -> None:
+        self._board.post(Incident(where=where, what=what[:1000], instead=instead), author="crew")
+        self._workspace.events.emit("incident", where=where, what=what, instead=instead)

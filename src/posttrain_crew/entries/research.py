@@ -1,0 +1,128 @@
+"""Entries about what was read and which data was prepared."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from posttrain_crew.entries.base import EntryBody, Method
+
+__all__ = ["ContaminationVerdict", "DatasetProfile", "Defect", "PaperRead", "Recipe", "SourceShare", "TrainingSet"]
+
+
+class PaperRead(EntryBody):
+    """A paper that the literature agent looked at."""
+
+    kind: ClassVar[str] = "paper"
+    prefix: ClassVar[str] = "pap"
+    arxiv_id: str
+    title: str
+    year: int
+    techniques: list[str]
+    findings: list[str]
+    source: str
+    """Where it was read: `library`, `semantic_scholar`, `arxiv`, `huggingface`."""
+
+
+class Recipe(EntryBody):
+    """A training idea with its evidence: method + data + hyper-parameters, and the score it was reported to reach."""
+
+    kind: ClassVar[str] = "recipe"
+    prefix: ClassVar[str] = "rec"
+    min_refs: ClassVar[int] = 1
+    method: Method
+    title: str
+    hypothesis: str
+    data_style: Literal["worked", "terse", "preference", "verifiable-prompts", "any"]
+    hyperparameters: dict[str, float | int | str | bool] = {}
+    reported: list[dict[str, Any]] = []
+    arxiv_ids: list[str]
+    addresses: list[str] = []
+    """Which needs of the baseline it answers: format, reasoning, knowledge, noisy-data, small-model, plateau."""
+    prior: float = Field(ge=0, le=1)
+
+
+class Defect(EntryBody):
+    """One thing wrong with a dataset, with the number that shows it."""
+
+    name: Literal[
+        "exact_duplicates",
+        "near_duplicates",
+        "label_noise",
+        "contamination",
+        "off_domain",
+        "unreadable_rows",
+        "missing_answers",
+        "foreign_format",
+        "no_worked_solutions",
+        "answer_position_bias",
+        "too_long",
+        "too_small",
+        "licence",
+    ]
+    value: float
+    threshold: float
+    severity: Literal["note", "clean", "reject"]
+    """note: known, harmless; clean: rows must be dropped or rewritten first; reject: not usable at all."""
+    detail: str
+
+
+class DatasetProfile(EntryBody):
+    """What an audit measured on a candidate. It holds rates and counts, never rows of the benchmark."""
+
+    kind: ClassVar[str] = "dataset_profile"
+    prefix: ClassVar[str] = "prof"
+    dataset: str
+    path: str
+    rows: int
+    columns: list[str]
+    format: Literal["mcq", "messages", "sharegpt", "prompt_completion", "alpaca", "preference", "text", "unknown"]
+    answer_style: Literal["worked", "terse", "mixed", "none"]
+    licence: str | None
+    defects: list[Defect]
+    measures: dict[str, float]
+    verdict: Literal["usable", "usable_after_cleaning", "rejected"]
+    reason: str
+
+
+class ContaminationVerdict(EntryBody):
+    """Overlap of one file with the benchmark's items. Matched pairs stay with the evaluator: here are counts only."""
+
+    sha256: str
+    passed: bool
+    rows_checked: int
+    rows_matched: int
+    benchmark_items: int
+    by_check: dict[str, int]
+    """Rows matched per check: exact, ngram13, ngram8, near_duplicate, reworded."""
+
+
+class SourceShare(EntryBody):
+    """How many rows of a training set came from one dataset, and what was dropped on the way, by reason."""
+
+    dataset: str
+    rows_in: int
+    rows_out: int
+    dropped: dict[str, int] = {}
+    rewritten: int = 0
+
+
+class TrainingSet(EntryBody):
+    """A prepared file: conversational JSONL (`prompt` + `completion` for SFT, `prompt` + `answer` for GRPO)."""
+
+    kind: ClassVar[str] = "training_set"
+    prefix: ClassVar[str] = "ts"
+    min_refs: ClassVar[int] = 1
+    sha256: str
+    path: str
+    """Relative to the run directory: data/<sha256>/train.jsonl."""
+    rows: int
+    method: Method
+    style: Literal["worked", "terse", "mixed", "verifiable-prompts", "preference"]
+    sources: list[SourceShare]
+    contamination: ContaminationVerdict
+    mean_tokens: float
+    max_tokens: int
+    seed: int
+    note: str = ""

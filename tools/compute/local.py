@@ -1,0 +1,327 @@
+"""Jobs as processes of this machine.
+
+A job runs in a session of its own, so that it outlives the crew that started it; `job.json` in its directory says which
+process it is (pid with its start time, since pids are used again), and a later crew finds it there. Should the crew die
+between the start of the process and the writing of that file, the process is still found by the label in its
+environment, so a label is never launched twice.
+
+Nothing queues here: `submit` on a full machine is a JobError, and callers look at `capacity` first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from posttrain_crew.errors import JobError
+from posttrain_crew.files import atomic_write_json
+from posttrain_crew.redact import child_environment, redact
+from posttrain_crew.tools.compute.base import Capacity, JobHandle, JobSpec, JobState
+
+__all__ = ["JOB_FILE", "LOG_FILE", "LocalCompute"]
+
+JOB_FILE = "job.json"
+LOG_FILE = "log.txt"
+OUTCOME_FILE = "outcome.json"
+LABEL_VARIABLE = "CREW_JOB_LABEL"
+DIRECTORY_VARIABLE = "CREW_JOB_DIRECTORY"
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_LOG_TAIL_BYTES = 64 * 1024
+_TIMEOUT_GRACE_S = 2.0
+_SAME_START_S = 2.0
+"""Two readings of one process's start time may differ by this much when the clock was set in between."""
+
+_log = logging.getLogger(__name__)
+
+
+class LocalCompute:
+    """Processes of this machine, one per slot.
+
+    Args:
+        slots: jobs side by side; 0 means one per GPU, or min(2, cores) without one.
+        threads_per_job: threads of the numerical libraries in each job; 0 shares the cores among the slots. More
+            threads than cores make small models several times slower, so the default never overcommits.
+    """
+
+    name = "local"
+
+    def __init__(self, slots: int = 0, threads_per_job: int = 0) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._gpus = _gpus()
+        self._slots = slots or len(self._gpus) or min(2, cores)
+        self._threads = threads_per_job or max(1, cores // self._slots)
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._known: dict[str, JobHandle] = {}
+        self._lock = threading.Lock()
+
+    def submit(self, spec: JobSpec) -> JobHandle:
+        """Start `python -m module config` in the config's directory, or return the live job of this label.
+
+        Raises:
+            JobError: every slot is busy (the message names the jobs), or the process cannot be started.
+        """
+        directory = spec.config.resolve().parent
+        with self._lock:
+            existing = self.find(spec.label, directory)
+            if existing is not None and self._process(existing) is not None:
+                return existing
+            busy = self._busy()
+            if len(busy) >= self._slots:
+                raise JobError(
+                    f"`{spec.label}` cannot start: all {self._slots} slot(s) of this machine are busy with "
+                    f"{', '.join(busy)}. Wait for one to end, or make the backend with more slots."
+                )
+            return self._start(spec, directory, busy)
+
+    def find(self, label: str, directory: Path) -> JobHandle | None:
+        """The job that carries this label in this directory, alive or ended, or None."""
+        record = _read_record(directory)
+        if record is None or record["label"] != label:
+            record = _unrecorded(label, directory)
+            if record is None:
+                return None
+        handle = JobHandle(label, self.name, directory, f"{record['pid']}@{record['create_time']}")
+        self._known[label] = handle
+        return handle
+
+    def status(self, handle: JobHandle) -> JobState:
+        """`running` while that very process lives; a job over its time limit is ended here, with class `timeout`."""
+        record = _read_record(handle.directory)
+        if record is None and self._process(handle) is None:
+            return "lost"
+        if self._process(handle) is None:
+            return "ended"
+        if record is not None and record["label"] == handle.label:
+            limit, used = float(record["timeout_s"]), time.time() - float(record["started_at"])
+            if used > limit:
+                self.cancel(handle, grace_s=_TIMEOUT_GRACE_S)
+                _write_timeout(handle.directory, limit, used)
+                return "ended"
+        return "running"
+
+    def logs(self, handle: JobHandle, tail: int = 100) -> str:
+        """The last `tail` lines of stdout and stderr together, at most 64 KiB, secrets redacted; "" before any."""
+        path = handle.directory / LOG_FILE
+        try:
+            with path.open("rb") as stream:
+                stream.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+                text = stream.read().decode("utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        return redact("\n".join(text.splitlines()[-tail:]))
+
+    def cancel(self, handle: JobHandle, grace_s: float = 5.0) -> None:
+        """SIGTERM to the job's process group, after `grace_s` seconds SIGKILL to its whole tree; returns when gone."""
+        process = self._process(handle)
+        if process is None:
+            return
+        tree = [process, *_descendants(process)]
+        try:
+            os.killpg(process.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return
+        self._wait(tree, grace_s)
+        tree += [child for member in list(tree) for child in _descendants(member) if child not in tree]
+        for member in tree:
+            if _alive(member):
+                try:
+                    member.kill()
+                except psutil.NoSuchProcess:
+                    continue
+        self._wait(tree, 10.0)
+
+    def capacity(self) -> Capacity:
+        """Slots and memory. On a CPU the memory of a job is what is available now, shared among the slots."""
+        if self._gpus:
+            device, memory_gib = self._gpus[0][0], self._gpus[0][1]
+            description = f"{len(self._gpus)} x {device}, one job on each"
+        else:
+            device, memory_gib = "cpu", _available_gib() / self._slots
+            description = f"this machine's CPU, {self._slots} job(s) side by side, {self._threads} thread(s) each"
+        return Capacity(self._slots, device, round(memory_gib, 2), self._threads, description)
+
+    def _start(self, spec: JobSpec, directory: Path, busy: list[str]) -> JobHandle:
+        command = [sys.executable, "-m", spec.module, str(spec.config.resolve())]
+        environment = child_environment(
+            {
+                **{name: str(self._threads) for name in _THREAD_VARIABLES},
+                "PYTHONUNBUFFERED": "1",
+                "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+                LABEL_VARIABLE: spec.label,
+                DIRECTORY_VARIABLE: str(directory),
+                **spec.environment,
+            }
+        )
+        gpu = self._free_gpu(busy)
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        try:
+            with (directory / LOG_FILE).open("ab") as log:
+                child = subprocess.Popen(
+                    command,
+                    cwd=directory,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise JobError(
+                f"`{spec.label}` cannot be started in {directory} ({error.strerror or error}). Check that the "
+                "directory exists and is writable, and that the machine has processes and memory left."
+            ) from error
+        self._children[child.pid] = child
+        created = psutil.Process(child.pid).create_time()
+        atomic_write_json(
+            directory / JOB_FILE,
+            {
+                "label": spec.label,
+                "pid": child.pid,
+                "create_time": created,
+                "command": command,
+                "timeout_s": spec.timeout_s,
+                "started_at": time.time(),
+                "gpu": gpu,
+            },
+        )
+        handle = JobHandle(spec.label, self.name, directory, f"{child.pid}@{created}")
+        self._known[spec.label] = handle
+        return handle
+
+    def _busy(self) -> list[str]:
+        return [label for label, handle in self._known.items() if self._process(handle) is not None]
+
+    def _free_gpu(self, busy: list[str]) -> int | None:
+        """The first GPU, as the user's CUDA_VISIBLE_DEVICES numbers them, on which no known job runs."""
+        if not self._gpus:
+            return None
+        records = [_read_record(self._known[label].directory) for label in busy]
+        taken = {record.get("gpu") for record in records if record is not None}
+        free = [index for _, _, index in self._gpus if index not in taken]
+        return free[0] if free else self._gpus[0][2]  # more slots than GPUs: the user asked to share
+
+    def _process(self, handle: JobHandle) -> psutil.Process | None:
+        """The live process of a handle; a finished child of ours is reaped on the way."""
+        pid_text, _, created = handle.id.partition("@")
+        pid = int(pid_text)
+        child = self._children.get(pid)
+        if child is not None and child.poll() is not None:
+            del self._children[pid]
+        try:
+            process = psutil.Process(pid)
+            if abs(process.create_time() - float(created)) > _SAME_START_S or not _alive(process):
+                return None
+        except psutil.NoSuchProcess:
+            return None
+        return process
+
+    def _wait(self, tree: list[psutil.Process], seconds: float) -> None:
+        """Until none of the tree lives, at most `seconds`. Reaps our own children, which else stay as zombies."""
+        deadline = time.monotonic() + seconds
+        while any(_alive(member) for member in tree) and time.monotonic() < deadline:
+            for child in list(self._children.values()):
+                child.poll()
+            time.sleep(0.02)
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD))
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _read_record(directory: Path) -> dict[str, Any] | None:
+    """`job.json`, or None where there is none. Raises JobError on a file that crew did not write."""
+    path = directory / JOB_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise JobError(f"{path} cannot be read ({error}): delete it if no job of this directory runs.") from error
+    if not isinstance(record, dict) or not {"label", "pid", "create_time", "timeout_s", "started_at"} <= record.keys():
+        raise JobError(f"{path} is no record of a job: delete it if no job of this directory runs.")
+    return record
+
+
+def _unrecorded(label: str, directory: Path) -> Mapping[str, Any] | None:
+    """A live process with this label and directory in its environment, whose starter died before it wrote the file."""
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+            if environment.get(LABEL_VARIABLE) == label and environment.get(DIRECTORY_VARIABLE) == str(directory):
+                parent = process.parent()
+                if parent is None or parent.environ().get(LABEL_VARIABLE) != label:
+                    return {"pid": process.pid, "create_time": process.create_time()}
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
+            continue
+    return None
+
+
+def _write_timeout(directory: Path, limit: float, used: float) -> None:
+    """Say that the time limit ended the job, unless the job finished well in its last moment."""
+    path = directory / OUTCOME_FILE
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        told = {}
+    if not told.get("ok"):
+        message = f"ended after {used:.0f} s: its time limit was {limit:.0f} s"
+        atomic_write_json(
+            path, {"steps": 0, "metrics": {}, **told, "ok": False, "error_class": "timeout", "message": message,
+                   "wall_s": round(used, 3), "checkpoint": None}
+        )  # fmt: skip
+
+
+def _available_gib() -> float:
+    """RAM that new processes can use, GiB: what the kernel has, or what the container's limit leaves if that is less."""
+    available = float(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        if limit.isdigit():
+            available = min(available, int(limit) - int((group / "memory.current").read_text()))
+    except OSError:
+        pass  # no cgroup v2 here: the kernel's number stands
+    return max(0.0, available) / 2**30
+
+
+def _gpus() -> list[tuple[str, float, int]]:
+    """(name, memory GiB, index) of the visible GPUs by nvidia-smi; torch is not imported for this."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return []
+    query = ["nvidia-smi", "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    found: list[tuple[str, float, int]] = []
+    for line in answer.splitlines():
+        index, name, memory = (part.strip() for part in line.split(","))
+        if visible is None or index in visible.replace(" ", "").split(","):
+            found.append((name, float(memory) / 1024, int(index)))
+    if visible is not None and not found:
+        _log.warning("CUDA_VISIBLE_DEVICES=%s names no GPU by index that nvidia-smi lists; using the CPU", visible)
+    return found

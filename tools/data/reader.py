@@ -1,0 +1,264 @@
+"""Reading candidate datasets: a folder with a card and parquet, jsonl or json files, as the Hub has them.
+
+Everything read here is data. Nothing is executed (no dataset script, no pickle), a text is cut at MAX_FIELD_CHARS, a
+line at MAX_LINE_BYTES, and rows come in batches, so that a hostile or huge file costs bounded memory. What the card
+says is shown as text and believed in nothing but its licence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import yaml
+
+from posttrain_crew.errors import DatasetError
+from posttrain_crew.target import Target
+from posttrain_crew.tools.sources import builtin_source, candidate_folders
+
+__all__ = ["Card", "Dataset", "RawRow", "find_dataset", "list_datasets", "open_dataset"]
+
+MAX_FIELD_CHARS = 100_000
+"""A longer text is cut here, and the row counts as too long later."""
+MAX_LINE_BYTES = 8 * 2**20
+MAX_JSON_BYTES = 256 * 2**20
+"""A .json file is one value and must be held as a whole; .jsonl and .parquet have no limit."""
+MAX_CARD_BYTES = 2**20
+MAX_DEPTH = 12
+SUFFIXES = (".parquet", ".jsonl", ".json")
+
+RawRow = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a dataset says of itself."""
+
+    text: str
+    """Body of README.md, without the front matter."""
+    licence: str | None
+    title: str | None
+    source_datasets: tuple[str, ...]
+    """Datasets that it is made from, where the card names them: the deny list applies to them, too."""
+    problem: str | None = None
+    """Why the front matter cannot be read, where it cannot."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset on disk."""
+
+    name: str
+    folder: Path
+    files: tuple[Path, ...]
+    card: Card
+
+    def rows(self, limit: int | None = None) -> Iterator[RawRow | None]:
+        """Its rows in file order; None stands for a row that cannot be read.
+
+        Raises:
+            DatasetError: a file is broken as a whole.
+        """
+        return islice((row for path in self.files for row in _rows_of(path)), limit)
+
+    def columns(self) -> list[str]:
+        """Column names, from the first rows. Raises DatasetError as `rows` does."""
+        names: dict[str, None] = {}
+        for row in self.rows(50):
+            names.update(dict.fromkeys(row or ()))
+        return list(names)[:100]
+
+    def count(self) -> int:
+        """Number of rows: from the footer of parquet files, by lines otherwise. Raises DatasetError."""
+        return sum(_count(path) for path in self.files)
+
+
+def list_datasets(target: Target, cache: Path, seed: int) -> list[Dataset]:
+    """The candidates of a target; one that has no readable file at all is left out only by raising.
+
+    Raises:
+        TargetError, DatasetError: the catalogue is missing, or a folder holds no data files.
+    """
+    found: list[Dataset] = []
+    for place in target.candidates:
+        root = _root(target, place, cache, seed)
+        for folder in candidate_folders(target.model_copy(update={"candidates": [place]}), cache, seed):
+            name = folder.relative_to(root).as_posix() if folder != root else folder.name
+            found.append(open_dataset(folder, name))
+    return found
+
+
+def find_dataset(datasets: list[Dataset], name: str) -> Dataset:
+    """The dataset with this name. Raises DatasetError that lists the known ones."""
+    for dataset in datasets:
+        if dataset.name == name:
+            return dataset
+    raise DatasetError(
+        f"there is no candidate dataset `{name[:200]}`. Candidates: {', '.join(d.name for d in datasets) or '(none)'}."
+    )
+
+
+def open_dataset(place: Path, name: str | None = None) -> Dataset:
+    """A folder (data files in it or in its `data` folder) or a single file.
+
+    Raises:
+        DatasetError: nothing readable is there.
+    """
+    if place.is_file():
+        if place.suffix not in SUFFIXES:
+            raise DatasetError(f"{place} is no dataset file: crew reads {', '.join(SUFFIXES)}. Convert it first.")
+        return Dataset(name or place.name, place.parent, (place,), Card("", None, None, ()))
+    if not place.is_dir():
+        raise DatasetError(f"there is no dataset at {place}: give a folder with data files, or one such file.")
+    home = place.resolve()
+    files = tuple(
+        path
+        for folder in (place / "data", place)
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        # a link out of the folder could show any file of this machine to an agent
+        if path.suffix in SUFFIXES and path.is_file() and path.resolve().is_relative_to(home)
+    )
+    if not files:
+        raise DatasetError(
+            f"{place} holds no data file ({', '.join(SUFFIXES)}), neither itself nor in `data/`. "
+            "Other formats (csv, arrow, scripts) are not read: convert them to parquet."
+        )
+    return Dataset(name or place.name, place, files, _card(place / "README.md"))
+
+
+def _root(target: Target, place: str, cache: Path, seed: int) -> Path:
+    scheme, _, rest = place.partition(":")
+    if scheme == "builtin":
+        return builtin_source(rest).candidates(cache, seed)
+    path = Path(place).expanduser()
+    return path if path.is_absolute() or target.origin is None else target.origin.parent / path
+
+
+def _card(path: Path) -> Card:
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
+    except OSError as error:
+        return Card("", None, None, (), problem=f"the card {path} cannot be read: {error.strerror or error}")
+    if not text.startswith("---"):
+        return Card(text.strip(), None, None, ())
+    _, front, *rest = text.split("---", 2)
+    body = rest[0].strip() if rest else ""
+    try:
+        raw = yaml.safe_load(front)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return Card(body, None, None, (), problem=f"the front matter of {path} is no YAML: {str(error)[:200]}")
+    if not isinstance(raw, dict):
+        return Card(body, None, None, ())
+    licence, title, sources = raw.get("license"), raw.get("pretty_name"), raw.get("source_datasets")
+    return Card(
+        body,
+        str(licence[0] if isinstance(licence, list) and licence else licence)[:100] if licence else None,
+        str(title)[:200] if title else None,
+        tuple(str(source)[:200] for source in sources[:50]) if isinstance(sources, list) else (),
+    )
+
+
+def _rows_of(path: Path) -> Iterator[RawRow | None]:
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+    elif path.suffix == ".jsonl":
+        yield from _jsonl_rows(path)
+    else:
+        yield from _json_rows(path)
+
+
+def _parquet_rows(path: Path) -> Iterator[RawRow | None]:
+    import pyarrow as pa  # slow to import, and half of all datasets do without
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=512):
+                for row in batch.to_pylist():
+                    yield {str(name): _bounded(value) for name, value in row.items()}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _broken(path, error) from error
+
+
+def _jsonl_rows(path: Path) -> Iterator[RawRow | None]:
+    readable = unreadable = 0
+    try:
+        with path.open("rb") as stream:
+            while line := stream.readline(MAX_LINE_BYTES):
+                whole = len(line) < MAX_LINE_BYTES or line.endswith(b"\n")
+                while not whole:
+                    rest = stream.readline(MAX_LINE_BYTES)
+                    whole = len(rest) < MAX_LINE_BYTES or rest.endswith(b"\n")
+                    line = b"!"
+                if not line.strip():
+                    continue
+                row = _parsed(line)
+                readable, unreadable = readable + (row is not None), unreadable + (row is None)
+                if not readable and unreadable >= 100:
+                    raise DatasetError(
+                        f"{path}: none of the first {unreadable} lines is a JSON object. Is it JSON Lines at all? "
+                        "Leave the dataset out, or convert it."
+                    )
+                yield row
+    except OSError as error:
+        raise _broken(path, error) from error
+
+
+def _json_rows(path: Path) -> Iterator[RawRow | None]:
+    try:
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise DatasetError(f"{path} is one JSON value of {size / 2**20:.0f} MiB: convert it to parquet or jsonl.")
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _broken(path, error) from error
+    if isinstance(value, dict):
+        value = next((part for part in value.values() if isinstance(part, list)), [value])
+    if not isinstance(value, list):
+        raise DatasetError(f"{path} must hold a list of objects, or an object with such a list in it.")
+    for row in value:
+        yield {str(name): _bounded(part) for name, part in row.items()} if isinstance(row, dict) else None
+
+
+def _parsed(line: bytes) -> RawRow | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return {str(name): _bounded(value) for name, value in row.items()} if isinstance(row, dict) else None
+
+
+def _bounded(value: object, depth: int = 0) -> object:
+    """Texts cut, lists cut, binary and what is nested too deeply replaced by None."""
+    if isinstance(value, str):
+        return value[:MAX_FIELD_CHARS]
+    if isinstance(value, bytes | bytearray) or depth > MAX_DEPTH:
+        return None
+    if isinstance(value, list):
+        return [_bounded(item, depth + 1) for item in value[:1000]]
+    if isinstance(value, dict):
+        return {str(name)[:200]: _bounded(item, depth + 1) for name, item in islice(value.items(), 1000)}
+    return value
+
+
+def _count(path: Path) -> int:
+    if path.suffix != ".parquet":
+        return sum(1 for _ in _rows_of(path))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"the data file {path} cannot be read: {type(error).__name__}: {str(error)[:300]}. It is damaged, cut, or not "
+        f"what its suffix says; fetch it again, or leave the dataset out."
+    )

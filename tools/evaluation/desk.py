@@ -1,0 +1,210 @@
+"""What the evaluation agent may do, and what only the loop may do.
+
+The agent's tools know the dev split alone: there is no argument that could name another. The test split is reached by
+`launch_test`, a plain function for the final gate, which counts the look on the blackboard before anything starts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from posttrain_crew.blackboard import Entry
+from posttrain_crew.entries import Evaluation, JobOutcome, JobStarted, RunStarted, TestLook
+from posttrain_crew.errors import GateError
+from posttrain_crew.state import RunState
+from posttrain_crew.tools.compute.jobs import JobRequest, launch, poll, wait
+from posttrain_crew.tools.evaluation.by_hand import evaluate_path
+from posttrain_crew.tools.evaluation.collect import collect, compare
+from posttrain_crew.tools.evaluation.config import config_for, task_folder
+from posttrain_crew.tools.evaluation.gates import judge
+from posttrain_crew.tools.evaluation.run import MODULE
+from posttrain_crew.tools.tool import agent_tool
+from posttrain_crew.tools.workspace import Workspace
+
+__all__ = [
+    "EvaluationDesk",
+    "config_for",
+    "estimate_seconds",
+    "evaluate_path",
+    "launch_dev",
+    "launch_test",
+    "task_folder",
+]
+
+MAX_ATTEMPTS = 3
+"""Executions of one evaluation before it counts as impossible."""
+
+
+def estimate_seconds(workspace: Workspace) -> float:
+    """Mean wall seconds of this run's finished evaluations, else the target's first guess."""
+    jobs = {job.body.label for job in workspace.board.of(JobStarted) if job.body.role == "evaluate"}
+    ended = [entry.body for entry in workspace.board.of(JobOutcome) if entry.body.label in jobs]
+    walls = [outcome.wall_s for outcome in ended if outcome.ok]
+    return sum(walls) / len(walls) if walls else workspace.target.training.evaluation_seconds
+
+
+def launch_dev(workspace: Workspace, subject: str, few_shot: int = 0) -> Entry[JobStarted]:
+    """Start the dev evaluation of a subject, or return the job that has it in hand or has done it.
+
+    Raises:
+        BlackboardError: the subject is unknown or has no checkpoint. GateError: no slot is free, or it failed too
+        often. BudgetError, JobError: as `launch`.
+    """
+    model = workspace.checkpoint(subject)
+    label, attempt = _label(workspace, f"{subject}-dev" if few_shot == 0 else f"{subject}-dev-{few_shot}shot")
+    running = RunState.of(workspace.board).running
+    if label not in {job.body.label for job in running}:
+        slots = workspace.compute.capacity().slots
+        if len(running) >= slots and workspace.board.by_key(f"job:{label}") is None:
+            raise GateError(
+                f"no free slot: {len(running)} of {slots} are taken by "
+                f"{', '.join(job.body.label for job in running)}. Wait until one has ended, then ask again."
+            )
+    config = config_for(workspace.target, model, "dev", few_shot=few_shot, seed=workspace.started.seed)
+    return _launch(workspace, label, attempt, subject, config, final=False)
+
+
+def launch_test(workspace: Workspace, subjects: list[str]) -> list[Entry[JobStarted]]:
+    """Start the test evaluations of the final gate; the look is counted first, and once however often this is called.
+
+    Where there are fewer free slots than subjects, it waits for the earlier evaluation to end.
+
+    Raises:
+        BlackboardError: a subject is unknown or has no checkpoint. GateError: a subject has no dev evaluation, or its
+        test evaluation failed too often. BudgetError, JobError: as `launch`.
+    """
+    models = {subject: workspace.checkpoint(subject) for subject in subjects}
+    state = RunState.of(workspace.board)
+    refs = []
+    for subject in models:
+        evaluation = state.baseline if subject == "base" else state.experiments[subject].evaluation
+        if evaluation is None:
+            raise GateError(f"`{subject}` has no dev evaluation: selection uses dev, and only then test is looked at.")
+        refs.append(evaluation.id)
+    workspace.board.post(
+        TestLook(subjects=list(models), purpose="final gate"),
+        author="crew",
+        refs=refs,
+        status="decision",
+        key=f"test-look:{','.join(sorted(models))}",
+    )
+    jobs: list[Entry[JobStarted]] = []
+    slots = workspace.compute.capacity().slots
+    for subject, model in models.items():
+        busy = [job for job in jobs if poll(workspace, job) in ("queued", "running")]
+        if busy and len(busy) >= slots:
+            wait(workspace, busy[0])
+        label, attempt = _label(workspace, f"{subject}-test")
+        config = config_for(workspace.target, model, "test", seed=workspace.started.seed)
+        jobs.append(_launch(workspace, label, attempt, subject, config, final=True))
+    return jobs
+
+
+def _label(workspace: Workspace, wanted: str) -> tuple[str, int]:
+    """The label of the first execution that has not failed, and its number: a failed one is done again beside it."""
+    failed = {entry.body.label for entry in workspace.board.of(JobOutcome) if not entry.body.ok}
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        label = wanted if attempt == 1 else f"{wanted}-again{attempt}"
+        if label not in failed:
+            return label, attempt
+    raise GateError(f"the evaluation `{wanted}` failed {MAX_ATTEMPTS} times; see its log in the run directory.")
+
+
+def _launch(
+    workspace: Workspace, label: str, attempt: int, subject: str, config: dict[str, Any], *, final: bool
+) -> Entry[JobStarted]:
+    run = workspace.board.latest(RunStarted)
+    supports = (run.id,) if run is not None and subject == "base" else (subject,)
+    request = JobRequest(
+        label=label,
+        role="evaluate",
+        subject=subject,
+        module=MODULE,
+        directory=workspace.run.evaluations / label,
+        config=config,
+        estimate_seconds=estimate_seconds(workspace),
+        refs=supports,
+        attempt=attempt,
+        final=final,
+    )
+    return launch(workspace, request)
+
+
+class EvaluationDesk:
+    """Tools of the evaluation agent, on the dev split alone."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    @agent_tool
+    def evaluate(
+        self,
+        subject: Annotated[str, "`base`, or the id of a finished experiment (exp-N)"],
+        few_shot: Annotated[int, "examples in the prompt; 0 for every comparison"] = 0,
+    ) -> dict[str, Any]:
+        """Evaluate a model on the benchmark's dev split, or return its scores if that is done. It runs as a job: the
+        answer then has status `running`, and the scores appear on the blackboard when it has ended."""
+        if not 0 <= few_shot <= 16:
+            raise GateError(f"few_shot must be within 0 and 16, not {few_shot}.")
+        self._workspace.checkpoint(subject)
+        known = self._evaluation(subject, few_shot)
+        if known is not None:
+            return {"status": "done", **_scores(known)}
+        job = launch_dev(self._workspace, subject, few_shot)
+        outcome = self._workspace.board.by_key(f"outcome:{job.body.label}")
+        if outcome is not None:
+            return {"status": "done", **_scores(collect(self._workspace, job))}
+        return {
+            "status": "running",
+            "job": job.id,
+            "label": job.body.label,
+            "estimate_seconds": round(job.body.estimate_seconds, 1),
+        }
+
+    @agent_tool
+    def scores(self, subjects: Annotated[list[str], "`base` or experiment ids; empty for all"]) -> list[dict[str, Any]]:
+        """Dev scores on the blackboard, with their confidence intervals, format-valid rate and output length."""
+        entries = [entry for entry in self._workspace.board.of(Evaluation) if entry.body.split == "dev"]
+        return [_scores(entry) for entry in entries if not subjects or entry.body.subject in subjects]
+
+    @agent_tool
+    def compare_subjects(
+        self,
+        candidate: Annotated[str, "`base` or an experiment id"],
+        reference: Annotated[str, "`base` or an experiment id"],
+    ) -> dict[str, Any]:
+        """Paired test of two evaluated models on the dev items: difference, 95 % interval, exact p value."""
+        found = []
+        for subject in (candidate, reference):
+            evaluation = self._evaluation(subject, 0)
+            if evaluation is None:
+                raise GateError(f"`{subject}` has no zero-shot dev evaluation; call `evaluate` first.")
+            found.append(evaluation)
+        if candidate == reference:
+            raise GateError("a model cannot be compared with itself.")
+        answer: dict[str, Any] = {}
+        metrics: tuple[Literal["strict", "lenient"], ...] = ("strict", "lenient")
+        for metric in metrics:
+            entry = compare(self._workspace, found[0], found[1], metric)
+            answer[metric] = {"id": entry.id, **entry.body.model_dump(), "finding": judge(entry.body).reason}
+        return answer
+
+    def _evaluation(self, subject: str, few_shot: int) -> Entry[Evaluation] | None:
+        if not re.fullmatch(r"base|exp-\d+", subject):
+            raise GateError(f"`{subject}` is no subject: give `base` or an experiment id such as `exp-1`.")
+        for entry in self._workspace.board.of(Evaluation):
+            body = entry.body
+            if (body.subject, body.split, body.few_shot) == (subject, "dev", few_shot):
+                return entry
+        return None
+
+
+def _scores(entry: Entry[Evaluation]) -> dict[str, Any]:
+    body = entry.body
+    rounded = {
+        name: round(value, 4)
+        for name, value in body.model_dump().items()
+        if isinstance(value, float) and not isinstance(value, bool)
+    }
+    return {"id": entry.id, "subject": body.subject, "few_shot": body.few_shot, "n": body.n, **rounded}

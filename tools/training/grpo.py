@@ -1,0 +1,67 @@
+"""Group-relative policy optimisation with TRL's GRPOTrainer: sample several answers, reinforce those better than their
+group.
+
+What it does: on-policy GRPO and its relatives (`loss_type`: dapo, dr_grpo, ...) from a config file, with named and
+calibrated rewards (rewards.py), metrics in metrics.jsonl and trackio, resume, and a typed outcome.
+Left out: tools and environments in the rollout, rewards that are models, LoRA.
+
+On this machine (CPU or one GPU; on a GPU `use_vllm: true, vllm_mode: colocate` makes sampling several times faster):
+    python -m posttrain_crew.tools.training.grpo config.yaml
+On 8 GPUs of one node, sharded with DeepSpeed ZeRO-3:
+    accelerate launch --num_processes 8 --use_deepspeed --zero_stage 3 --mixed_precision bf16 \
+        -m posttrain_crew.tools.training.grpo config.yaml
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from posttrain_crew.errors import ConfigError
+from posttrain_crew.tools.training import session
+from posttrain_crew.tools.training.rewards import Reward, resolve
+
+__all__ = ["make_trainer", "reward_functions"]
+
+
+def make_trainer(job: session.Job) -> Any:
+    """The GRPOTrainer of a job."""
+    from datasets import Dataset
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    return GRPOTrainer(
+        model=job.model,
+        args=GRPOConfig(**job.arguments),
+        reward_funcs=reward_functions(job),
+        train_dataset=Dataset.from_list(job.rows),
+        eval_dataset=None if job.eval_rows is None else Dataset.from_list(job.eval_rows),
+        processing_class=job.tokenizer,
+        callbacks=[job.callback],
+    )
+
+
+def reward_functions(job: session.Job) -> list[Reward]:
+    """The rewards of the config, bound to its answer format. Raises ConfigError when there are none."""
+    if not job.config.reward:
+        raise ConfigError("GRPO needs a reward: set `reward`, for example `[{name: mcq_letter}]`.")
+    return [_bound(spec.name, job) for spec in job.config.reward]
+
+
+def _bound(name: str, job: session.Job) -> Reward:
+    reward = resolve(name)
+
+    def bound(completions: list[Any], **columns: Any) -> list[float]:
+        return reward(
+            completions=completions,
+            **columns,
+            answer_template=job.config.answer_template,
+            answer_labels=job.config.answer_labels,
+        )
+
+    bound.__name__ = name  # TRL names the metric after it: rewards/NAME/mean
+    return bound
+
+
+if __name__ == "__main__":
+    sys.exit(session.main("grpo", make_trainer, sys.argv[1:]))
