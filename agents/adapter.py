@@ -18,6 +18,11 @@ Faults = list[BaseException]
 """What tools raised that is no CrewError: it ends the work order, but only after crewai has let go of it."""
 
 
+_UNLIMITED = 1_000_000
+"""A limit, however high, makes crewai run the calls of one message in order and not in parallel threads: entry ids
+then follow from what an agent said and not from which thread was faster."""
+
+
 def _never(_arguments: Any = None, _result: Any = None) -> bool:
     """A tool reads a blackboard that grows, so no result is cached."""
     return False
@@ -34,7 +39,13 @@ class CrewaiTool(BaseTool):
     @classmethod
     def make(cls, tool: AgentTool, role: str, events: Events, faults: Faults) -> CrewaiTool:
         """Wrap one tool for one agent."""
-        made = cls(name=tool.name, description=tool.description, args_schema=tool.arguments, cache_function=_never)
+        made = cls(
+            name=tool.name,
+            description=tool.description,
+            args_schema=tool.arguments,
+            cache_function=_never,
+            max_usage_count=_UNLIMITED,
+        )
         made._tool, made._author, made._events, made._faults = tool, role, events, faults
         return made
 

@@ -91,7 +91,9 @@ class Team:
         if (found := board.by_key(f"result:{order.id}")) is not None:
             return board.typed(found.id, WorkResult)
         started = time.monotonic()
-        self._workspace.events.emit("order_started", order=order.id, role=body.specialist, objective=body.objective)
+        self._workspace.events.emit(
+            "order_started", order=order.id, specialist=body.specialist, objective=body.objective
+        )
         ledger = Ledger(self._workspace.budget, f"llm:{order.id}", free=self._llm_spec == "playbook")
         refs, values = [order.id], dict[str, Any]()
         try:
@@ -107,7 +109,7 @@ class Team:
             values = {"ok": False, "error": f"{type(error).__name__}: {redact(str(error))[:800]} (order {order.id})"}
         wall = time.monotonic() - started
         self._workspace.events.emit(
-            "order_ended", order=order.id, role=body.specialist, ok=values["ok"], seconds=round(wall, 3),
+            "order_ended", order=order.id, specialist=body.specialist, ok=values["ok"], wall_s=round(wall, 3),
             error=values.get("error"),
         )  # fmt: skip
         return board.post(
@@ -231,6 +233,6 @@ class Team:
                 import crewai  # noqa: F401 - the import itself writes to HOME
             except OSError as error:
                 raise RunError(
-                    f"crewai could not be imported because it makes a folder in the home directory {Path.home()}, which "
-                    f"is not writable ({error.strerror or error}). Set HOME to a directory that you can write to."
+                    f"crewai could not be imported because it makes a folder in the home directory {Path.home()}, "
+                    f"which is not writable ({error.strerror or error}). Set HOME to a directory that you can write to."
                 ) from error

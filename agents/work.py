@@ -5,14 +5,17 @@ The only module besides adapter.py and llm/ that imports crewai; `Team` imports 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
-from crewai import Agent, BaseLLM, Crew, Process, Task
+from crewai import Agent, BaseLLM, Crew, CrewOutput, Process, Task
 from crewai.events.utils.console_formatter import set_suppress_console_output
 from pydantic import BaseModel, ValidationError
 
 from posttrain_crew.agents.adapter import CrewaiTool, Faults
+from posttrain_crew.agents.llm.litellm_chat import LiteLLMChat
 from posttrain_crew.agents.roles import Role
 from posttrain_crew.errors import AgentError, CrewError
 from posttrain_crew.events import Events
@@ -47,7 +50,11 @@ def work(job: Job) -> BaseModel:
         AgentError: the agent ended without a result of the asked type, or a tool broke.
     """
     set_suppress_console_output(True)
+    for logger in ("crewai", "LiteLLM"):  # what they would log comes back as a typed error
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     role, target = job.role, job.target
+    if isinstance(job.llm, LiteLLMChat):
+        job.llm.knowing({tool.name: tool.arguments.model_json_schema() for tool in job.tools})
     agent = Agent(
         role=role.speak(role.role, target).strip(),
         goal=role.speak(role.goal, target).strip(),
@@ -69,7 +76,7 @@ def work(job: Job) -> BaseModel:
     )
     crew = Crew(agents=[agent], tasks=[task], process=Process.sequential, verbose=False, cache=False, memory=False)
     try:
-        output = crew.kickoff()
+        output = cast("CrewOutput", crew.kickoff())  # the other type is for stream=True
     except Exception as error:
         _raise_fault(job)
         raise _typed(error, role) from error
@@ -90,8 +97,8 @@ def _raise_fault(job: Job) -> None:
     if job.faults:
         fault = job.faults[0]
         raise AgentError(
-            f"a tool of the role `{job.role.name}` broke with {type(fault).__name__}: {redact(str(fault))[:500]}. This is "
-            "a defect of the tool and not of the agent; the events file of the run shows which call it was."
+            f"a tool of the role `{job.role.name}` broke with {type(fault).__name__}: {redact(str(fault))[:500]}. This "
+            "is a defect of the tool and not of the agent; the events file of the run shows which call it was."
         ) from fault
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from posttrain_crew import __version__
 from posttrain_crew.crews import cli_run, cli_setup, cli_tools, cli_watch
@@ -20,8 +21,34 @@ from posttrain_crew.errors import CrewError
 
 __all__ = ["app", "main"]
 
+
+class _Ordered(typer.core.TyperGroup):
+    """Lists the commands as a user meets them, not groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+
+
+_ORDER = (
+    "run",
+    "resume",
+    "stop",
+    "status",
+    "log",
+    "report",
+    "runs",
+    "targets",
+    "roles",
+    "doctor",
+    "eval",
+    "audit",
+    "train",
+)
+
 app = typer.Typer(
     name="crew",
+    cls=_Ordered,
     help="A team of agents that post-trains a language model on a benchmark, and proves what it gained.",
     epilog=EXIT_CODES,
     no_args_is_help=True,

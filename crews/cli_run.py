@@ -24,7 +24,7 @@ __all__ = ["register"]
 Listener = Callable[[dict[str, Any]], None]
 STOP_WAIT_S = 60.0
 
-run_app = typer.Typer(help="Start a run.", no_args_is_help=True)
+run_app = typer.Typer(help="Start a run: `crew run posttrain --target T`.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -167,6 +167,7 @@ def _watched(work: Callable[[Listener], RunResult], as_json: bool, run: str | No
     def remember(event: dict[str, Any]) -> None:
         if event.get("event") == "run_started" and event.get("run"):
             seen["run"] = str(event["run"])
+            seen["directory"] = event.get("directory")
 
     def as_lines(event: dict[str, Any]) -> None:
         remember(event)
@@ -186,7 +187,10 @@ def _watched(work: Callable[[Listener], RunResult], as_json: bool, run: str | No
         with _terminable(), live or contextlib.nullcontext():
             result = work(as_view if live is not None else as_lines)
     except KeyboardInterrupt:
-        how = f"`crew resume {seen['run']}` goes on with it" if seen["run"] else "nothing was started"
+        again = seen["run"]
+        if seen.get("directory") and Path(str(seen["directory"])).parent != Path("runs").absolute():
+            again = seen["directory"]  # a path finds the run wherever it lies
+        how = f"`crew resume {again}` goes on with it" if again else "nothing was started"
         typer.echo(f"\ninterrupted. The state is saved; {how}.", err=True)
         if as_json:
             echo_json({"error": "Interrupted", "message": how, "run": seen["run"], "exit_code": EXIT_INTERRUPTED})

@@ -120,7 +120,9 @@ def train(
             f"{folder} holds the outcome of an earlier job ({outcome_file.name}). Copy the config into an empty folder."
         )
     label = f"train-{folder.name}-{config.stem}"
-    handle = compute.submit(JobSpec(label, f"posttrain_crew.tools.training.{method}", config.resolve(), TRAIN_TIMEOUT_S))
+    handle = compute.submit(
+        JobSpec(label, f"posttrain_crew.tools.training.{method}", config.resolve(), TRAIN_TIMEOUT_S)
+    )
     rows = _follow(folder / METRICS_FILE)
     try:
         while True:
@@ -201,7 +203,9 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"the folder {folder} cannot be made ({error.strerror or error}). Choose another `--out`.") from error
+        raise InputError(
+            f"the folder {folder} cannot be made ({error.strerror or error}). Choose another `--out`."
+        ) from error
 
 
 def _notice(message: str) -> None:

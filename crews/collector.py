@@ -65,6 +65,7 @@ class Collector:
             elif state == "ended":
                 self._ended(job)
                 news = True
+        self._decide()
         return news
 
     def progress(self) -> list[dict[str, Any]]:
@@ -90,7 +91,8 @@ class Collector:
                 continue
             self._workspace.compute.cancel(handle)
             post_outcome(self._workspace, job, stopped=("timeout", reason))
-            self._abandon(job.body.subject, job.id, reason)
+            if job.body.subject != "base":
+                self._abandon(job.body.subject, job.id, reason)
 
     def _ended(self, job: Entry[JobStarted]) -> None:
         outcome = post_outcome(self._workspace, job)
@@ -98,7 +100,6 @@ class Collector:
             self._after_training(job, outcome)
         else:
             self._after_evaluation(job, outcome)
-        self._decide()
 
     def _after_training(self, job: Entry[JobStarted], outcome: Entry[JobOutcome]) -> None:
         if self._started_again(job, outcome):
@@ -111,17 +112,7 @@ class Collector:
         if self._started_again(job, outcome):
             return
         if outcome.body.ok:
-            evaluation = collect(self._workspace, job).body
-            self._workspace.events.emit(
-                "evaluation",
-                subject=evaluation.subject,
-                split=evaluation.split,
-                few_shot=evaluation.few_shot,
-                score=round(evaluation.score, 4),
-                ci_low=round(evaluation.ci_low, 4),
-                ci_high=round(evaluation.ci_high, 4),
-                n=evaluation.n,
-            )
+            collect(self._workspace, job)
             return
         reason = f"evaluation failed ({outcome.body.error_class}): {outcome.body.message[:300]}"
         self._incident(f"evaluation of {job.body.subject}", reason, "it has no score and cannot be promoted")
@@ -141,13 +132,12 @@ class Collector:
         return True
 
     def _decide(self) -> None:
-        """Promote or discard every evaluated experiment that is not decided yet, in the order of the experiments."""
+        """Promote, discard or abandon every experiment that is ready for it, in the order of the experiments."""
         for view in RunState.of(self._board).experiments.values():
             if view.evaluation is not None and view.decision is None:
-                decision = promotion(self._workspace, view.id).body
-                self._workspace.events.emit(
-                    "decision", action=decision.action, subject=decision.subject, reason=decision.reason
-                )
+                promotion(self._workspace, view.id)
+            elif view.outcome is not None and view.stage == "failed":
+                self._after_training(view.jobs[-1], view.outcome)  # it failed at its launch: no job to wait for
 
     def _watch(self, job: Entry[JobStarted]) -> bool:
         """Read the metrics of a running training; end it when a rule says so. Returns whether it was ended."""

@@ -126,6 +126,8 @@ class Loop:
         self._workspace.events.emit(
             "order_ended", specialist="coordinator", ok=True, assessment=plan.assessment, orders=len(plan.orders)
         )
+        if plan.finish and state.running:
+            return  # what they bring may change the coordinator's mind; it is asked again when one has ended
         if plan.finish:
             refusal = self._may_not_finish(state)
             if refusal is None:
@@ -170,9 +172,6 @@ class Loop:
         def work() -> Entry[WorkResult]:
             if before is not None:
                 before.wait()
-            self._workspace.events.emit(
-                "order_started", specialist=specialist, objective=order.body.objective, order=order.id
-            )
             return self._team.run(order)
 
         self._working[order.id] = self._working[specialist] = Background(work)
@@ -185,9 +184,6 @@ class Loop:
             if not name.startswith(f"{WorkOrder.prefix}-"):
                 continue
             result = work.result().body
-            self._workspace.events.emit(
-                "order_ended", specialist=result.specialist, ok=result.ok, wall_s=result.wall_s, order=name
-            )
             if not result.ok:
                 self._incident(f"order {name} to {result.specialist}", result.error or "no reason given")
 
@@ -204,8 +200,6 @@ class Loop:
 
     def _may_not_finish(self, state: RunState) -> str | None:
         """Why a plan to finish is refused, or None: a winner needs an ablation as long as there is time for one."""
-        if state.running:
-            return "jobs are still running: wait for them."
         if state.best == "base":
             return None
         ancestry, subject = set(), state.best

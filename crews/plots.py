@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from posttrain_crew.crews.status_view import percent
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -91,7 +93,7 @@ def scores(report: Mapping[str, Any]) -> str | None:
             position, value, yerr=[[max(0.0, e[0])] for e in error], fmt=marker, color=colour, capsize=4, markersize=7
         )
         axes.annotate(
-            f"{value:.1f}", (position, value), xytext=(9, -3), textcoords="offset points", color=INK, fontsize=9
+            f"{value:.1f}", (position, value), xytext=(9, 3), textcoords="offset points", color=INK, fontsize=9
         )
     if baseline is not None:
         axes.axhline(baseline["score"] * 100, color=BASE, linestyle="--", linewidth=1, alpha=0.7)
@@ -103,7 +105,7 @@ def scores(report: Mapping[str, Any]) -> str | None:
     axes.set_ylabel("strict dev score, %")
     _bare(axes)
     alt = "Dev score by experiment with 95 % intervals: " + "; ".join(
-        f"{name} {score['score']:.1%}{' (promoted)' if colour == PROMOTED else ''}" for name, score, colour in rows
+        f"{name} {percent(score['score'])}{' (promoted)' if colour == PROMOTED else ''}" for name, score, colour in rows
     )
     return _svg(figure, "scores", alt)
 
@@ -201,12 +203,13 @@ def _node(
     name: str, experiments: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any] | None
 ) -> tuple[str, str]:
     if name == "base":
-        return ("base" if baseline is None else f"base  {baseline['score']:.1%}"), "#8a5a12"
+        return ("base" if baseline is None else f"base  {percent(baseline['score'])}"), "#8a5a12"
     experiment = experiments[name]
     score = experiment["evaluation"]
-    value = f"{score['score']:.1%}" if score is not None else experiment["stage"]
+    outcome = experiment["outcome"]
+    failed = outcome is not None and not outcome["ok"]
+    value = percent(score["score"]) if score is not None else "failed" if failed else experiment["stage"]
     kind = " ablation" if experiment["purpose"] == "ablation" else ""
-    failed = experiment["stage"] == "failed" or (experiment["outcome"] is not None and not experiment["outcome"]["ok"])
     colour = "#12724e" if experiment["promoted"] else "#a83a36" if failed else "#44609f"
     return f"{name}  {experiment['method'].upper()}{kind}\n{value}", colour
 

@@ -1,4 +1,4 @@
-"""`crew run posttrain`: set a run up, work on it, hand back its result. The command line and Python callers use this."""
+"""`crew run posttrain`: set a run up, work on it, hand back its result. For the command line and for Python."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from posttrain_crew import __version__
 from posttrain_crew.blackboard import Blackboard, Entry
 from posttrain_crew.budget import FINAL_SHARE
 from posttrain_crew.crews.report_time import time_spent
+from posttrain_crew.crews.status_view import percent
 from posttrain_crew.entries import (
     BudgetReserved,
     BudgetSettled,
@@ -181,11 +182,12 @@ def _sentence(summary: dict[str, Any], state: RunState) -> str:
     """The verdict in words, never stronger than the numbers."""
     base, final, change = summary["base"], summary["final"], summary["comparison"]
     if change is not None and base is not None and final is not None:
+        was, now = percent(base["score"]), percent(final["score"])
         head = {"improved": "Improved.", "no significant gain": "No significant gain."}.get(
             summary["verdict"] or "", "Tested, without a verdict yet."
         )
         return (
-            f"{head} On {change['n']} test items the score went from {base['score']:.1%} to {final['score']:.1%} "
+            f"{head} On {change['n']} test items the score went from {was} to {now} "
             f"({change['delta'] * 100:+.1f} points, 95 % CI {change['ci_low'] * 100:+.1f} to "
             f"{change['ci_high'] * 100:+.1f}; exact McNemar p = {change['p_value']:.2g})."
         )
@@ -196,9 +198,10 @@ def _sentence(summary: dict[str, Any], state: RunState) -> str:
     if base is None:
         return "Not finished: not even the baseline has been measured yet."
     if state.best == "base" or final is None:
-        return f"Not finished: nothing has beaten the baseline of {base['score']:.1%} on dev so far."
+        return f"Not finished: nothing has beaten the baseline of {percent(base['score'])} on dev so far."
+    was, now = percent(base["score"]), percent(final["score"])
     return (
-        f"Not finished: the best so far ({state.best}) scores {final['score']:.1%} on dev against {base['score']:.1%}. "
+        f"Not finished: the best so far ({state.best}) scores {now} on dev against {was}. "
         "Dev chose this model, so its dev score flatters it; the test split has not been looked at."
     )
 

@@ -21,15 +21,20 @@ section { border-top: 1px solid var(--line); margin-top: 2.2rem; padding-top: 1.
 .verdict { font-size: 1.12rem; max-width: 60rem; margin: .2rem 0 .4rem; }
 .reason, .none, figcaption, caption { color: var(--soft); }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .7rem 1rem; min-width: 10rem; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .7rem 1rem;
+  min-width: 10rem; }
 .card .label { display: block; color: var(--soft); font-size: .82rem; }
 .card .value { font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .ci { color: var(--soft); font-size: .8rem; font-weight: 400; white-space: nowrap; }
+
+.id { white-space: nowrap; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 0 1.5rem; }
 .facts { display: flex; flex-wrap: wrap; gap: .4rem 2rem; margin: 0; }
 .facts dt { color: var(--soft); font-size: .82rem; } .facts dd { margin: 0; overflow-wrap: anywhere; }
 .badge { display: inline-block; border-radius: 999px; padding: .08rem .6rem; font-size: .78rem; font-weight: 600;
   background: var(--plain-bg); vertical-align: middle; white-space: nowrap; }
-.badge.good { background: var(--good-bg); color: var(--good); } .badge.bad { background: var(--bad-bg); color: var(--bad); }
+.badge.good { background: var(--good-bg); color: var(--good); }
+.badge.bad { background: var(--bad-bg); color: var(--bad); }
 .badge.open { background: var(--open-bg); color: var(--open); }
 h1 .badge { font-size: .85rem; margin-left: .4rem; }
 .scroll { overflow-x: auto; margin: 0 0 1.2rem; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,9 +36,10 @@ def time_spent(board: Blackboard, root: Path) -> dict[str, Any]:
     if not entries:
         return {"wall_s": 0.0, "seconds": {}, "shares": {}, "spans": [], "sessions": 0}
     stamps = [_seconds(entry.created_at) for entry in entries]
-    events = list(_event_times(root / "events.jsonl"))
-    sessions = _sessions(board, stamps, events)
-    spans = [piece for span in _spans(board, root, stamps[-1]) for piece in _within(span, sessions)]
+    events = list(_events(root / "events.jsonl"))
+    sessions = _sessions(board, stamps, [moment for moment, _event in events])
+    found = [*_jobs(board, root, stamps[-1]), *(_turns(events) or _orders(board))]
+    spans = [piece for span in found for piece in _within(span, sessions)]
     wall = sum(end - start for start, end in sessions)
     seconds = _partition(spans, sessions)
     outside = wall - seconds["train"] - seconds["evaluate"]
@@ -63,13 +65,14 @@ def _seconds(stamp: str) -> float:
     return datetime.fromisoformat(stamp).timestamp()
 
 
-def _event_times(path: Path) -> Iterable[float]:
+def _events(path: Path) -> Iterable[tuple[float, dict[str, Any]]]:
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as stream:
         for line in stream:
             try:
-                yield float(json.loads(line)["time"])
+                event = json.loads(line)
+                yield float(event["time"]), event
             except (ValueError, KeyError, TypeError):
                 continue  # a kill can leave half a line at the end
 
@@ -86,7 +89,7 @@ def _sessions(board: Blackboard, stamps: list[float], events: list[float]) -> li
     return found
 
 
-def _spans(board: Blackboard, root: Path, last: float) -> Iterable[Span]:
+def _jobs(board: Blackboard, root: Path, last: float) -> Iterable[Span]:
     outcomes = {entry.body.label: entry for entry in board.of(JobOutcome)}
     for job in board.of(JobStarted):
         start, outcome = _seconds(job.created_at), outcomes.get(job.body.label)
@@ -97,6 +100,23 @@ def _spans(board: Blackboard, root: Path, last: float) -> Iterable[Span]:
         role = job.body.role
         activity: Activity = "train" if role == "train" else "evaluate" if role == "evaluate" else "check"
         yield Span(start, max(start, end), activity, job.body.label)
+
+
+def _turns(events: list[tuple[float, dict[str, Any]]]) -> list[Span]:
+    """Agents at work, the coordinator among them, from the events; one that was killed has no end and no span."""
+    begun: dict[tuple[str, str], float] = {}
+    spans = []
+    for moment, event in events:
+        key = (str(event.get("specialist")), str(event.get("order") or ""))
+        if event.get("event") == "order_started":
+            begun[key] = moment
+        elif event.get("event") == "order_ended" and key in begun:
+            spans.append(Span(begun.pop(key), moment, "agents", " ".join(key).strip()))
+    return spans
+
+
+def _orders(board: Blackboard) -> Iterable[Span]:
+    """Agents at work, from the blackboard: for a run whose events are lost."""
     done = {ref: entry for entry in board.of(WorkResult) for ref in entry.refs}
     for order in board.of(WorkOrder):
         result = done.get(order.id)
@@ -115,10 +135,10 @@ def _within(span: Span, sessions: list[tuple[float, float]]) -> Iterable[Span]:
 
 def _partition(spans: list[Span], sessions: list[tuple[float, float]]) -> dict[str, float]:
     """Each moment once: seconds per activity, and `other` for what nobody claims."""
-    totals: dict[str, float] = {name: 0.0 for name in (*ORDER, "other")}
+    totals: dict[str, float] = dict.fromkeys((*ORDER, "other"), 0.0)
     for start, end in sessions:
         cuts = sorted({start, end, *(t for s in spans for t in (s.start, s.end) if start < t < end)})
-        for low, high in zip(cuts, cuts[1:], strict=False):
+        for low, high in itertools.pairwise(cuts):
             active = {span.activity for span in spans if span.start <= low and span.end >= high}
             name = next((activity for activity in ORDER if activity in active), "other")
             totals[name] += high - low

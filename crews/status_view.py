@@ -123,13 +123,17 @@ def _event_text(event: Mapping[str, Any]) -> str | None:
             return f"run {get('run', '')} started on {get('target', '?')}" + (
                 f" in {get('directory')}" if get("directory") else ""
             )
+        case "setup":
+            return str(get("message"))
         case "phase":
             return f"phase: {get('phase')}"
         case "order_started":
             return f"{get('specialist')} starts {get('order') or 'an order'}: {get('objective', '')}"
         case "order_ended":
             how = "is done" if get("ok") else f"failed ({get('error') or 'no usable result'})"
-            return f"{get('specialist')} {how} after {duration(get('wall_s'))}"
+            took = f" after {duration(get('wall_s'))}" if get("wall_s") is not None else ""
+            said = f": {get('assessment')}" if get("assessment") else ""
+            return f"{get('specialist')} {how}{took}{said}"
         case "job_started":
             return f"job {get('label')} started: {_role_word(get('role'))} {get('subject', '')}"
         case "job_progress":
@@ -140,7 +144,8 @@ def _event_text(event: Mapping[str, Any]) -> str | None:
             return f"job {get('label')} {how} after {duration(get('wall_s'))}"
         case "evaluation":
             score = f"{percent(get('score'))}{_interval(get('ci_low'), get('ci_high'))}"
-            return f"score of {get('subject')} on {get('split')}: {score}"
+            shots = f" with {get('few_shot')} examples" if get("few_shot") else ""
+            return f"score of {get('subject')} on {get('split')}{shots}: {score}"
         case "decision":
             return f"decision: {get('action')} {get('subject')}: {get('reason', '')}"
         case "incident":
@@ -200,7 +205,8 @@ def body_text(body: Mapping[str, Any], kind: str) -> str:
             return f"order for {get('specialist')}: {get('objective')}"
         case "work_result":
             summary = (get("result") or {}).get("summary") or (get("result") or {}).get("reason") or ""
-            return f"{get('specialist')} {'delivered' if get('ok') else f'failed: {get("error")}'} {summary}"
+            how = "delivered" if get("ok") else f"failed: {get('error')}"
+            return f"{get('specialist')} {how} {summary}"
         case "paper":
             return f"paper {get('arxiv_id')}: {get('title')} ({get('year')})"
         case "recipe":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +22,7 @@ from posttrain_crew.crews.status_view import bar, duration, one_line, percent, p
 __all__ = ["LiveView", "plain_line", "summary_lines"]
 
 SHOWN_LINES = 8
-_KEPT = {"run_started", "phase", "job_ended", "evaluation", "decision", "incident", "run_ended"}
+_KEPT = {"setup", "run_started", "phase", "job_ended", "evaluation", "decision", "incident", "run_ended"}
 
 
 class LiveView:
@@ -32,11 +33,10 @@ class LiveView:
         clock: seconds that only grow; replaced in tests.
     """
 
-    def __init__(self, console: Console, clock: Any = time.time) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.time) -> None:
         self._console = console
         self._clock = clock
         self._lock = threading.Lock()
-        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
         self._started: float = clock()
         self._title: dict[str, Any] = {}
         self._phase = "starting"
@@ -46,6 +46,8 @@ class LiveView:
         self._scores: dict[str, Mapping[str, Any]] = {}
         self._best = "base"
         self._recent: deque[str] = deque(maxlen=SHOWN_LINES)
+        # last, because Live draws at once
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> LiveView:
         self._live.__enter__()
@@ -67,8 +69,12 @@ class LiveView:
     def _note(self, event: Mapping[str, Any]) -> None:
         name = event.get("event")
         label = str(event.get("label", ""))
-        if name == "run_started":
+        if name == "setup":
+            self._phase = str(event.get("message"))
+        elif name == "run_started":
             self._title = dict(event)
+            self._phase = "at work"
+            self._started = self._clock() - self._status("elapsed_s", 0.0)
         elif name == "phase":
             self._phase = str(event.get("phase"))
         elif name == "order_started":
@@ -76,7 +82,7 @@ class LiveView:
             self._orders[str(event.get("order") or who)] = (who, str(event.get("objective", "")), self._clock())
         elif name == "order_ended":
             who, order = str(event.get("specialist")), event.get("order")
-            if order is not None:
+            if order:
                 self._orders.pop(str(order), None)
             else:
                 self._orders = {key: value for key, value in self._orders.items() if value[0] != who}
@@ -165,16 +171,13 @@ class LiveView:
         return grid
 
     def _budget_hours(self) -> float | None:
-        """From the start event, or else from the status file that the loop writes."""
-        if isinstance(hours := self._title.get("hours"), int | float):
-            return float(hours)
-        if directory := self._title.get("directory"):
-            import json
+        hours = self._title.get("hours")
+        return float(hours) if isinstance(hours, int | float) else self._status("hours", 0.0) or None
 
-            try:
-                value = json.loads((Path(str(directory)) / "status.json").read_text(encoding="utf-8"))["hours"]
-            except (OSError, ValueError, KeyError, TypeError):
-                return None
-            self._title["hours"] = value
-            return float(value) if isinstance(value, int | float) else None
-        return None
+    def _status(self, name: str, default: float) -> float:
+        """A number from the status file that the loop writes: what earlier sessions of the run left."""
+        path = Path(str(self._title.get("directory", ""))) / "status.json"
+        try:
+            return float(json.loads(path.read_text(encoding="utf-8"))[name])
+        except (OSError, ValueError, KeyError, TypeError):
+            return default

@@ -87,7 +87,7 @@ class BoardDesk:
 
 def _is_test(entry: Entry[EntryBody]) -> bool:
     """Whether an agent could learn test scores from an entry: selection must not see them."""
-    if re.search(r"-test(-again\d+)?$", getattr(entry.body, "label", "")):
+    if re.search(r"-test(\.\d+)?$", getattr(entry.body, "label", "")):
         return True
     if entry.kind == "decision":
         return getattr(entry.body, "action", "") in ("accept", "reject")

@@ -90,7 +90,9 @@ def candidate_folders(target: Target, cache: Path, seed: int) -> list[Path]:
         if not root.is_dir():
             raise DatasetError(f"the catalogue {root} named by the target {target.name} is not a folder.")
         folders += [
-            card.parent for card in root.rglob("README.md") if not any(p.name.startswith(".") for p in card.parents)
+            card.parent
+            for card in root.rglob("README.md")
+            if not any(part.startswith(".") for part in card.relative_to(root).parts)
         ]
     return sorted(set(folders))
 

@@ -111,7 +111,8 @@ def _bounded(value: Any) -> str:
                 break
             kept.append(item)
         return json.dumps({"items": kept, "left_out": len(value) - len(kept)}, ensure_ascii=False, default=str)
-    return json.dumps({"cut": text[: MAX_RESULT_CHARS // 2], "left_out_characters": len(text) - MAX_RESULT_CHARS // 2})
+    size = MAX_RESULT_CHARS // 2 - 100  # JSON text inside a JSON string: each quote and backslash becomes two
+    return json.dumps({"cut": text[:size], "left_out_characters": len(text) - size}, ensure_ascii=False)
 
 
 def _failure(error: CrewError) -> str:

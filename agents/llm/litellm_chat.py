@@ -43,11 +43,18 @@ class LiteLLMChat(BaseLLM):
     price_out: float | None = None
     retry_wait: float = 1.0
     """Seconds before the first retry where the server names no time; doubled each time."""
-    _on_usage: OnUsage = PrivateAttr(default=ignore_usage)
+    _on_usage: OnUsage = PrivateAttr(default_factory=lambda: ignore_usage)
+    _schemas: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
 
     def listening(self, on_usage: OnUsage) -> LiteLLMChat:
         """Report every call's usage to `on_usage`."""
         self._on_usage = on_usage
+        return self
+
+    def knowing(self, schemas: dict[str, dict[str, Any]]) -> LiteLLMChat:
+        """Send these JSON schemas for the tools of these names. crewai makes every schema `strict`, which forbids all
+        keys in an open mapping (`changes`, `hyperparameters`) and makes optional arguments required."""
+        self._schemas = schemas
         return self
 
     def supports_function_calling(self) -> bool:
@@ -98,14 +105,15 @@ class LiteLLMChat(BaseLLM):
             AgentError: the server failed, refused or answered with nothing, after retries.
             BudgetError: the run's limit of tokens or USD is reached.
         """
-        chat = [dict(message) for message in self._format_messages(messages)]
+        chat: list[Any] = [dict(message) for message in self._format_messages(messages)]
         with llm_call_context():
             self._emit_call_started_event(messages=chat, tools=tools, from_task=from_task, from_agent=from_agent)
             try:
-                move, usage = self._ask(chat, list(tools or []))
+                offered = [self._offered(tool) for tool in tools or []]
+                move, usage = self._ask(chat, offered)
                 if not move:
                     nudge = {"role": "user", "content": "Your last answer was empty. Call a tool, or give the result."}
-                    move, usage = self._ask([*chat, nudge], list(tools or []))
+                    move, usage = self._ask([*chat, nudge], offered)
                 if not move:
                     raise AgentError(
                         f"the model `{self.model}` answered twice with nothing. Try another model, or "
@@ -123,13 +131,19 @@ class LiteLLMChat(BaseLLM):
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         return self.call(*args, **kwargs)
 
+    def _offered(self, tool: dict[str, Any]) -> dict[str, Any]:
+        function = tool["function"]
+        kept = {name: function[name] for name in ("name", "description") if name in function}
+        parameters = self._schemas.get(str(function["name"]), function.get("parameters"))
+        return {"type": "function", "function": {**kept, "parameters": parameters}}
+
     def _ask(self, chat: list[dict[str, Any]], tools: list[dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
-        import litellm
+        from litellm import exceptions
 
         if self.tool_mode == "native":
             try:
                 answer = self._complete(chat, tools)
-            except litellm.BadRequestError as error:
+            except exceptions.BadRequestError as error:
                 if not tools or "tool" not in str(error).lower():
                     raise self._failed(error, "the server refused the request") from error
                 _log.warning("%s has no native tool calls; text ones are used from now on.", self.model)
@@ -137,7 +151,7 @@ class LiteLLMChat(BaseLLM):
         if self.tool_mode == "text":
             try:
                 answer = self._complete(flatten(chat, tools), [])
-            except litellm.BadRequestError as error:
+            except exceptions.BadRequestError as error:
                 raise self._failed(error, "the server refused the request") from error
         usage = self._count(answer)
         if not answer.choices:
@@ -152,8 +166,9 @@ class LiteLLMChat(BaseLLM):
         return text, usage
 
     def _complete(self, chat: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
-        """One request with retries of what can pass: busy, down, broken answers. BadRequestError is left to the caller."""
+        """One request, with retries of what can pass: busy, down, broken answers. BadRequestError passes through."""
         import litellm
+        from litellm import exceptions
 
         litellm.suppress_debug_info = True
         request: dict[str, Any] = {
@@ -174,14 +189,15 @@ class LiteLLMChat(BaseLLM):
             "tools": tools or None,
         }
         request.update({name: value for name, value in optional.items() if value is not None})
+        refusals = (exceptions.AuthenticationError, exceptions.PermissionDeniedError, exceptions.NotFoundError)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return litellm.completion(**request)
-            except litellm.BadRequestError:
+            except exceptions.BadRequestError:
                 raise
-            except (litellm.AuthenticationError, litellm.PermissionDeniedError, litellm.NotFoundError) as error:
+            except refusals as error:
                 raise self._failed(error, "check the model's name, the key and the address") from error
-            except Exception as error:  # noqa: BLE001 - litellm passes on what httpx, openai and json raise
+            except Exception as error:
                 if attempt == _ATTEMPTS:
                     raise self._failed(error, f"{_ATTEMPTS} attempts failed") from error
                 time.sleep(self._wait(error, attempt))

@@ -24,7 +24,7 @@ class Playbook(BaseLLM):
 
     llm_type: str = "posttrain_crew_playbook"
     model: str = "playbook"
-    _on_usage: OnUsage = PrivateAttr(default=ignore_usage)
+    _on_usage: OnUsage = PrivateAttr(default_factory=lambda: ignore_usage)
 
     @classmethod
     def make(cls, on_usage: OnUsage) -> Playbook:
@@ -56,7 +56,7 @@ class Playbook(BaseLLM):
         response_model: type[BaseModel] | None = None,
     ) -> Any:
         """The policy's next move."""
-        chat = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        chat: list[Any] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         with llm_call_context():
             self._emit_call_started_event(messages=chat, tools=tools, from_task=from_task, from_agent=from_agent)

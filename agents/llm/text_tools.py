@@ -23,8 +23,8 @@ _RESULT = re.compile(r"^```tool_result\n(.*)\n```$", re.MULTILINE)
 _HOW = (
     "You can call the tools listed below. To call one, answer with nothing but blocks of this form, one per call:\n\n"
     '```tool_call\n{"name": "...", "arguments": {...}}\n```\n\n'
-    "Each result comes back as a tool_result block; never write one yourself. When the work is done, answer without any "
-    "tool_call block.\n\n"
+    "Each result comes back as a tool_result block; never write one yourself. When the work is done, answer without "
+    "any tool_call block.\n\n"
 )
 
 

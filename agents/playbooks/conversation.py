@@ -1,7 +1,7 @@
 """What a playbook policy sees and says: the task's input, the tool calls made so far, and the next move.
 
-A policy is a pure function, `policy(conversation) -> ToolCalls | Final`. It keeps no state: the same conversation always
-gives the same move, in this process or behind an HTTP server, so a killed run can be played again.
+A policy is a pure function, `policy(conversation) -> ToolCalls | Final`. It keeps no state: the same conversation
+always gives the same move, in this process or behind an HTTP server, so a killed run can be played again.
 
     def policy(conversation: Conversation) -> ToolCalls | Final:
         if (found := conversation.last("search_papers")) is None:
@@ -41,7 +41,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolCalls:
-    """A move: call these tools. More than one run side by side, so put only independent ones together."""
+    """A move: call these tools, in this order; the results come back together."""
 
     calls: list[ToolCall]
 

@@ -9,8 +9,10 @@ from posttrain_crew.tasks.contracts import DataResult, RejectedDataset
 
 __all__ = ["policy"]
 
+_BUILDABLE = frozenset({"sft", "grpo"})
+"""Methods that build_training_set serves."""
 _MOST_AUDIT_TURNS = 40
-"""Audits run one after the other; only with more candidates than this do some share a message."""
+"""One audit a message; only with more candidates than this do some share one."""
 
 
 def policy(conversation: Conversation) -> ToolCalls | Final:
@@ -36,11 +38,22 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
 
 
 def _candidates(conversation: Conversation) -> list[str]:
-    names = [
-        str(item.get("dataset") or item.get("name")) if isinstance(item, dict) else str(item)
-        for item in items(conversation.last("list_candidates"))
+    """Names of the candidates that can be read."""
+    listed = [item for item in items(conversation.last("list_candidates")) if isinstance(item, dict)]
+    return list(dict.fromkeys(_name(item) for item in listed if not item.get("problem")))
+
+
+def _unreadable(conversation: Conversation) -> list[RejectedDataset]:
+    listed = [item for item in items(conversation.last("list_candidates")) if isinstance(item, dict)]
+    return [
+        RejectedDataset(dataset=_name(item), reason=str(item["problem"])[:300])
+        for item in listed
+        if item.get("problem")
     ]
-    return list(dict.fromkeys(names))
+
+
+def _name(item: dict[str, Any]) -> str:
+    return str(item.get("dataset") or item.get("name"))
 
 
 def _profiles(conversation: Conversation) -> list[dict[str, Any]]:
@@ -66,17 +79,16 @@ def _methods(conversation: Conversation) -> set[str]:
     entries = conversation.input.get("entries") or {}
     wanted = conversation.parameters.get("recipes") or []
     known = {str(body["method"]) for name, body in entries.items() if name in wanted and "method" in body}
-    return known or {"sft", "grpo"}
+    return known & _BUILDABLE or set(_BUILDABLE)
 
 
 def _builds(conversation: Conversation) -> list[dict[str, Any]]:
     """Arguments of the builds, best first; the same in every turn."""
-    methods, usable = _methods(conversation), _usable(conversation)
-    plain = [p for p in usable if p.get("format") != "preference"]
+    methods = _methods(conversation)
+    plain = [p for p in _usable(conversation) if p.get("format") != "preference"]
     worked = [p["dataset"] for p in plain if p.get("answer_style") in ("worked", "mixed")]
     terse = [p["dataset"] for p in plain if p.get("answer_style") == "terse"]
     checkable = [p["dataset"] for p in plain if p.get("answer_style") != "none"]
-    preference = [p["dataset"] for p in usable if p.get("format") == "preference"]
     builds: list[dict[str, Any]] = []
     if "sft" in methods:
         if worked:
@@ -87,15 +99,13 @@ def _builds(conversation: Conversation) -> list[dict[str, Any]]:
             builds.append({"datasets": terse, "method": "sft", "style": "terse"})
     if "grpo" in methods and checkable:
         builds.append({"datasets": checkable, "method": "grpo", "style": "any"})
-    if "dpo" in methods and preference:
-        builds.append({"datasets": preference, "method": "dpo", "style": "any"})
     return builds
 
 
 def _final(conversation: Conversation) -> Final:
     profiles = _profiles(conversation)
     sets = [built for built in conversation.results("build_training_set") if isinstance(built, dict) and "id" in built]
-    rejected = [
+    rejected = _unreadable(conversation) + [
         RejectedDataset(dataset=str(p["dataset"]), reason=_reason(p))
         for p in profiles
         if p.get("verdict") == "rejected"

@@ -19,5 +19,10 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
         errors = conversation.errors()
         why = errors[-1] if errors else "the tool `evaluate` is not among this role's tools"
         return Final(EvaluationResult(job=None, subject=subject, reason=f"Not evaluated: {why}"[:900]))
-    reason = answer.get("reason") or ("scores are on the board" if answer.get("scores") else "the job was started")
-    return Final(EvaluationResult(job=answer.get("job"), subject=subject, reason=str(reason)[:900]))
+    job = answer.get("label") or answer.get("job")
+    if answer.get("status") == "done":
+        job = None
+    reason = answer.get("reason") or (
+        f"The job {job} was started." if job else f"Done: {answer.get('id') or 'scored'}."
+    )
+    return Final(EvaluationResult(job=job, subject=subject, reason=str(reason)[:900]))

@@ -117,7 +117,8 @@ def _posting(draft: dict[str, Any]) -> dict[str, Any]:
 def _varied(drafts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Drafts with the best of each (method, data style) first, then the rest, both in their order."""
     seen: set[tuple[str, str]] = set()
-    first, rest = [], []
+    first: list[dict[str, Any]] = []
+    rest: list[dict[str, Any]] = []
     for draft in drafts:
         kind = (draft["method"], draft["data_style"])
         (rest if kind in seen else first).append(draft)

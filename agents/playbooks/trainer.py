@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from posttrain_crew.agents.playbooks.conversation import Conversation, Final, ToolCall, ToolCalls
@@ -25,71 +26,66 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
         return _outcome(conversation)
     plans = conversation.made("plan_training")
     if not plans:
-        return _plan(wanted, dict(wanted.get("changes") or {}), wanted.get("recipe"))
+        return _plan(wanted, dict(wanted.get("changes") or {}))
     last = plans[-1]
     changes: dict[str, Any] = dict(last.arguments.get("changes") or {})
-    recipe = last.arguments.get("recipe")
-    corrected = _corrected(last, changes, recipe, float(conversation.order.get("budget_seconds") or 0))
-    if corrected is not None:
-        if len(plans) < _PLANS and not any(
-            (call.arguments.get("changes") or {}) == corrected[0] and call.arguments.get("recipe") == corrected[1]
-            for call in plans
-        ):
-            return _plan(wanted, *corrected)
-        if last.error is not None or _problems(last.result):
-            return Final(_refused(_why(last)))
+    corrected = _corrected(last, changes, _seconds(conversation))
+    tried = [call.arguments.get("changes") or {} for call in plans]
+    if corrected is not None and corrected not in tried and len(plans) < _PLANS:
+        return _plan(wanted, corrected)
+    if last.error is not None or _problems(last.result):
+        return Final(_refused(last.error or "; ".join(_problems(last.result))))
     arguments = {
-        "method": wanted["method"],
-        "training_set": wanted["training_set"],
-        "parent": wanted.get("parent") or "base",
+        **_common(wanted, changes),
         "hypothesis": str(wanted.get("hypothesis") or conversation.order.get("objective") or "as ordered"),
-        "changes": changes,
-        "recipe": recipe,
         "purpose": wanted.get("purpose") or "candidate",
         "ablates": wanted.get("ablates"),
     }
     return ToolCalls([ToolCall("launch_training", arguments)])
 
 
-def _plan(wanted: dict[str, Any], changes: dict[str, Any], recipe: str | None) -> ToolCalls:
-    arguments = {
+def _plan(wanted: dict[str, Any], changes: dict[str, Any]) -> ToolCalls:
+    return ToolCalls([ToolCall("plan_training", _common(wanted, changes))])
+
+
+def _common(wanted: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {
         "method": wanted["method"],
         "training_set": wanted["training_set"],
         "parent": wanted.get("parent") or "base",
         "changes": changes,
-        "recipe": recipe,
+        "recipe": wanted.get("recipe"),
     }
-    return ToolCalls([ToolCall("plan_training", arguments)])
 
 
-def _corrected(
-    call: ToolCall, changes: dict[str, Any], recipe: str | None, seconds: float
-) -> tuple[dict[str, Any], str | None] | None:
-    """Other changes (and recipe) to plan with, or None where the plan stands as it is."""
-    problems = [call.error] if call.error is not None else _problems(call.result)
-    if problems:
-        text = " ".join(problems)
-        if named := [name for name in changes if name in text]:
-            return {name: value for name, value in changes.items() if name not in named}, recipe
-        # the recipe's own settings are at fault, or nothing that was asked for: plan with the target's defaults
-        return (changes, None) if recipe is not None else ({}, None)
-    if not isinstance(call.result, dict):
-        return None
-    steps, estimate = int(call.result.get("steps") or 0), float(call.result.get("estimate_seconds") or 0)
-    if seconds and estimate > seconds and steps > _MIN_STEPS:
-        fitting = max(_MIN_STEPS, int(steps * seconds / estimate * 0.9))
-        if fitting < steps:
-            return {**changes, "max_steps": fitting}, recipe
+def _seconds(conversation: Conversation) -> float:
+    """What the experiment may take: the order's own limit, and what the run has left."""
+    compute = conversation.last("describe_compute")
+    left = compute.get("seconds_left_for_experiments") if isinstance(compute, dict) else None
+    limits = [float(value) for value in (conversation.order.get("budget_seconds"), left) if value is not None]
+    return min(limits, default=float("inf"))
+
+
+def _corrected(call: ToolCall, changes: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+    """Other changes to plan with, or None where no correction is known."""
+    plan = call.result if isinstance(call.result, dict) and call.error is None else {}
+    text = call.error or " ".join(_problems(plan))
+    if text and (named := [name for name in changes if re.search(rf"\b{re.escape(name)}\b", text)]):
+        return {name: value for name, value in changes.items() if name not in named}
+    steps, estimate = int(plan.get("steps") or 0), float(plan.get("estimate_seconds") or 0)
+    if estimate > seconds and steps > _MIN_STEPS:
+        return {**changes, "max_steps": max(_MIN_STEPS, min(steps - 1, int(steps * seconds / estimate * 0.9)))}
+    config = plan.get("config") or {}
+    batch = int(config.get("per_device_train_batch_size") or 1)
+    if "GiB" in text and batch > 1 and batch % 2 == 0:
+        kept = int(config.get("gradient_accumulation_steps") or 1) * 2  # the effective batch stays as it was
+        return {**changes, "per_device_train_batch_size": batch // 2, "gradient_accumulation_steps": kept}
     return None
 
 
 def _problems(plan: Any) -> list[str]:
     problems = plan.get("problems") if isinstance(plan, dict) else None
     return [str(problem) for problem in problems or []]
-
-
-def _why(call: ToolCall) -> str:
-    return call.error or "; ".join(_problems(call.result)) or "the plan cannot be used"
 
 
 def _refused(reason: str) -> TrainingResult:
@@ -106,8 +102,7 @@ def _outcome(conversation: Conversation) -> Final:
     plans = conversation.made("plan_training")
     if len(plans) > 1:
         first, last = plans[0].arguments, plans[-1].arguments
-        reason += f" (planned {len(plans)} times: changes {first.get('changes')} became {last.get('changes')}"
-        reason += ", without the recipe's settings)" if first.get("recipe") and not last.get("recipe") else ")"
+        reason += f" (planned {len(plans)} times: changes {first.get('changes')} became {last.get('changes')})"
     return Final(
         TrainingResult(
             experiment=answer.get("experiment"),

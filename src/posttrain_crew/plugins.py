@@ -68,9 +68,9 @@ def manager() -> pluggy.PluginManager:
     """The plugin manager: built-ins first, then installed plugins. One that fails to import is a warning."""
     plugins = pluggy.PluginManager(GROUP)
     plugins.add_hookspecs(HookSpecs)
-    from posttrain_crew import builtins
+    from posttrain_crew import builtin_plugins
 
-    plugins.register(builtins, name="builtin")
+    plugins.register(builtin_plugins, name="builtin")
     for point in importlib.metadata.entry_points(group=GROUP):
         try:
             plugins.register(point.load(), name=point.name)

@@ -19,7 +19,6 @@ from posttrain_crew.blackboard import Blackboard
 from posttrain_crew.entries import DatasetProfile, Evaluation, Experiment, JobOutcome, JobStarted, TrainingSet
 from posttrain_crew.state import RunState
 from posttrain_crew.tools.embedded.catalogue import write_catalogue
-
 from tests.e2e.conftest import crew
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

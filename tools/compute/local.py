@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ DIRECTORY_VARIABLE = "CREW_JOB_DIRECTORY"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _LOG_TAIL_BYTES = 64 * 1024
 _TIMEOUT_GRACE_S = 2.0
+_LEAVING_S = 15.0
 _SAME_START_S = 2.0
 """Two readings of one process's start time may differ by this much when the clock was set in between."""
 
@@ -77,6 +77,7 @@ class LocalCompute:
             existing = self.find(spec.label, directory)
             if existing is not None and self._process(existing) is not None:
                 return existing
+            self._let_finished_leave()
             busy = self._busy()
             if len(busy) >= self._slots:
                 raise JobError(
@@ -204,6 +205,11 @@ class LocalCompute:
     def _busy(self) -> list[str]:
         return [label for label, handle in self._known.items() if self._process(handle) is not None]
 
+    def _let_finished_leave(self) -> None:
+        """A job that has written its outcome only tears its interpreter down: wait rather than refuse the next."""
+        leaving = [h for h in self._known.values() if (h.directory / OUTCOME_FILE).exists()]
+        self._wait([process for h in leaving if (process := self._process(h)) is not None], _LEAVING_S)
+
     def _free_gpu(self, busy: list[str]) -> int | None:
         """The first GPU, as the user's CUDA_VISIBLE_DEVICES numbers them, on which no known job runs."""
         if not self._gpus:
@@ -265,7 +271,7 @@ def _read_record(directory: Path) -> dict[str, Any] | None:
     return record
 
 
-def _unrecorded(label: str, directory: Path) -> Mapping[str, Any] | None:
+def _unrecorded(label: str, directory: Path) -> dict[str, Any] | None:
     """A live process with this label and directory in its environment, whose starter died before it wrote the file."""
     for process in psutil.process_iter():
         try:
@@ -295,7 +301,7 @@ def _write_timeout(directory: Path, limit: float, used: float) -> None:
 
 
 def _available_gib() -> float:
-    """RAM that new processes can use, GiB: what the kernel has, or what the container's limit leaves if that is less."""
+    """RAM that new processes can use, GiB: what the kernel has, or what the container's limit leaves if less."""
     available = float(psutil.virtual_memory().available)
     group = Path("/sys/fs/cgroup")
     try:

@@ -40,7 +40,11 @@ class LabelEvidence:
     answered: int
     agree: int
     base_accuracy: float
-    """Lenient dev accuracy of the base, 0-1."""
+    """Accuracy of the base, 0-1, in the sense that `reference` says."""
+    reference: Literal["dev", "workings"] = "dev"
+    """`dev`: lenient dev accuracy, over all items; `workings`: agreement, over the answered questions, with labels of
+    other candidates that their workings bear out. The second is better where candidates are harder than the
+    benchmark, or easier."""
 
 
 class Auditor:
@@ -58,7 +62,7 @@ class Auditor:
         self.thresholds = thresholds or Thresholds()
         self.index = ContaminationIndex.of_target(target)
         self.tokens = TokenCounter(base_model)
-        self._vocabulary = Vocabulary(target)
+        self.vocabulary = Vocabulary(target)
 
     @property
     def max_tokens(self) -> int:
@@ -121,7 +125,7 @@ class Auditor:
         kinds = Counter(examination.duplicate.values())
         position_p, position_share = position_p_value(examples)
         lengths = self.tokens.lengths([self._as_text(example) for example in examples])
-        affinity, coverage = self._vocabulary.match(example.question for example in examples)
+        affinity, coverage = self.vocabulary.match(example.question for example in examples)
         choices = Counter(len(e.choices) for e in examples if e.choices).most_common(1)
         width = choices[0][0] if choices else 0
         mine = answers_by_question(examples)
@@ -130,7 +134,7 @@ class Auditor:
         if evidence is not None and width > 1:
             estimate = estimate_label_accuracy(
                 evidence.agree,
-                evidence.n,
+                evidence.n if evidence.reference == "dev" else evidence.answered,
                 evidence.base_accuracy,
                 width,
                 self.thresholds.label_minimum_rows,
@@ -167,6 +171,7 @@ class Auditor:
                 "label_accuracy_low": estimate.low,
                 "label_accuracy_high": estimate.high,
                 "label_probe_rows": estimate.n,
+                "label_base_accuracy": evidence.base_accuracy if evidence is not None else 0.0,
                 "label_probe_informative": float(estimate.informative),
             }
         findings = Findings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from posttrain_crew.tools.data.contamination import ContaminationIndex, Matches
@@ -20,7 +21,7 @@ DropReason = Literal[
 ]
 DETECTION_ROWS = 200
 COMPARED_WITH = 200
-"""A row is compared with this many earlier rows of equal numbers and answer: bounds the cost on a set of one template."""
+"""Earlier rows of equal numbers and answer that a row is compared with: bounds the cost on a set of one template."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def duplicates(examples: Sequence[Example], similarity: float) -> dict[int, Lite
             found[i] = "duplicate"
             continue
         seen.add(key)
-        pairs = frozenset(f"{a} {b}" for a, b in zip(words, words[1:], strict=False)) or frozenset(words)
+        pairs = frozenset(f"{a} {b}" for a, b in pairwise(words)) or frozenset(words)
         block = blocks[
             (tuple(sorted(numbers(example.question).items())), normalised(example.answer_text or ""), len(choices))
         ]

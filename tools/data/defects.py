@@ -16,8 +16,6 @@ __all__ = ["Findings", "find_defects"]
 Severity = Literal["note", "clean", "reject"]
 CHECKED_ENOUGH = 0.5
 """Share of rows whose working can be compared with its label, from which (a) speaks for the set."""
-COULD_BE_RIGHT = 0.95
-"""An estimate whose upper bound reaches this does not contradict right labels."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Findings:
             if e.informative:
                 return [f"{told}, which puts the right labels at {e.accuracy:.0%} ({e.low:.0%} to {e.high:.0%})"]
             return [f"{told}, but the sample is too small or the base too close to chance for that to say anything"]
-        if not self.workings_speak:
+        if self.measures["workings_checked"] < CHECKED_ENOUGH * self.measures["rows_read"]:
             return ["how many labels are right is not known: there is no working to compare with, and no probe"]
         return []
 
@@ -158,9 +156,7 @@ def _reading(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
             detail=f"{rate:.1%} of the rows are longer than {findings.max_tokens} tokens",
         )
     if findings.licence is None:
-        yield Defect(
-            name="licence", value=0.0, threshold=1.0, severity="note", detail="its card names no licence"
-        )
+        yield Defect(name="licence", value=0.0, threshold=1.0, severity="note", detail="its card names no licence")
 
 
 def _labels(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
@@ -182,16 +178,15 @@ def _labels(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
             f"{rate:.1%} of the rows have another answer elsewhere in the set",
         )
     e = findings.estimate
-    if e is not None and e.informative:
-        # where the workings bear the labels out, only a bound that excludes good labels outweighs them
-        bad = e.high < limits.label_accuracy if findings.workings_speak else e.accuracy < limits.label_accuracy
-        if bad and e.high < COULD_BE_RIGHT:
-            yield _noise(
-                1 - e.accuracy,
-                1 - limits.label_accuracy,
-                "reject",
-                f"about {e.accuracy:.0%} ({e.low:.0%} to {e.high:.0%}) of the labels are right, and nothing tells which",
-            )
+    # the estimate is low, too, where the questions are harder than those that the base was measured on: the bound
+    # decides, and a low estimate alone is told
+    if e is not None and e.informative and e.accuracy < limits.label_accuracy:
+        yield _noise(
+            1 - e.accuracy,
+            1 - limits.label_accuracy,
+            "reject" if e.high < limits.label_accuracy else "note",
+            f"by the base's agreement, about {e.accuracy:.0%} ({e.low:.0%} to {e.high:.0%}) of the labels are right",
+        )
     believed = e is not None and e.informative and e.low > limits.label_accuracy
     if (
         not findings.workings_speak

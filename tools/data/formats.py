@@ -20,6 +20,10 @@ __all__ = ["LABELS", "Example", "Format", "detect_format", "normalise_row", "spl
 Format = Literal["mcq", "messages", "sharegpt", "prompt_completion", "alpaca", "preference", "text", "unknown"]
 LABELS = "ABCDEFGHIJ"
 MINIMUM_WORKING_TOKENS = 3
+MAX_PARSED_CHARS = 20_000
+"""In a longer prompt no choices are looked for: it is no question."""
+TAIL_CHARS = 400
+"""The sentence that names the answer is looked for in the last characters of a completion."""
 
 ROLES = {
     "human": "user",
@@ -117,6 +121,9 @@ def normalise_row(row: RawRow | None, kind: Format) -> Example | None:
 
 def split_prompt(prompt: str) -> tuple[str, tuple[str, ...]]:
     """Question and choices of a prompt: lines `(A) 12`, `A) 12`, `A. 12`, `1. 12`, or `(A) 12 (B) 13` in one line."""
+    prompt = _tamed(prompt)
+    if len(prompt) > MAX_PARSED_CHARS:
+        return prompt.strip(), ()
     for pattern in (_LINE, _INLINE):
         found = list(pattern.finditer(prompt))
         start = next((i for i in range(len(found) - 1, -1, -1) if found[i][1] in ("A", "1")), None)
@@ -130,8 +137,13 @@ def split_prompt(prompt: str) -> tuple[str, tuple[str, ...]]:
     return _clean_question(prompt), ()
 
 
+def _tamed(text: str) -> str:
+    """Long runs of white space cut short: the patterns here would take quadratic time on them."""
+    return re.sub(r"\s{20,}", lambda run: "\n" if "\n" in run[0] else " ", text)
+
+
 def _clean_question(text: str) -> str:
-    return _PREFIX.sub("", _TAIL.sub("", text.strip())).strip()
+    return _PREFIX.sub("", _TAIL.sub("", _tamed(text).strip())).strip()
 
 
 def _format_of(row: RawRow) -> Format:
@@ -182,8 +194,10 @@ def _conversation(fields: Mapping[str, object]) -> Example | None:
 def _pair(fields: Mapping[str, object]) -> Example | None:
     prompt = fields.get("prompt")
     if isinstance(prompt, list):  # conversational prompt + completion, as TRL has it
-        completion = fields.get("completion")
-        return _conversation({"messages": [*prompt, *(completion if isinstance(completion, list) else [])]})
+        completion, answer = fields.get("completion"), fields.get("answer")
+        if not isinstance(completion, list):
+            completion = [{"role": "assistant", "content": f"Answer: {answer}"}] if isinstance(answer, str) else []
+        return _conversation({"messages": [*prompt, *completion]})
     asked = _text(fields, _QUESTION)
     if not asked:
         return None
@@ -236,18 +250,19 @@ def _from_texts(asked: str, reply: str | None) -> Example | None:
 
 def _split_completion(text: str, choices: Sequence[str]) -> tuple[str | None, str | None]:
     """Working and stated answer of a completion."""
-    body, stated = text.strip(), None
+    body, stated = _tamed(text).strip(), None
+    start = max(0, len(body) - TAIL_CHARS)
     for pattern in (_BOXED, _HASHES, _STATED):
-        if match := pattern.search(body):
+        if match := pattern.search(body, start):
             what = match["what"] if "what" in pattern.groupindex else match[1]
             body, stated = body[: match.start()].rstrip(), what.strip(" *)]}.")
             break
-    if stated is None and (match := _CLOSING.search(body)):
+    if stated is None and (match := _CLOSING.search(body, start)):
         stated = match[1]
     if stated is None and len(tokens(body)) <= MINIMUM_WORKING_TOKENS:
         return None, body
     if stated is None and not choices:
-        numeric = re.findall(r"-?\d[\d,]*(?:\.\d+)?", body)
+        numeric = re.findall(r"-?\d[\d,]*(?:\.\d+)?", body[-TAIL_CHARS:])
         stated = numeric[-1] if numeric else None
     return (body if len(tokens(body)) > MINIMUM_WORKING_TOKENS else None), stated
 

@@ -6,16 +6,18 @@ Three independent measurements, none of which is proof:
 (b) the same question with different answers, in one set or in two: one of them is wrong;
 (c) a model of known accuracy agrees with right labels more often than with wrong ones.
 
-Estimator of (c). Let `a` be the model's accuracy on the benchmark's dev items, `k` the number of choices, `q` the share
+Estimator of (c). Let `a` be the model's accuracy (lenient, on dev items), `k` the number of choices, `q` the share
 of right labels. With wrong answers and wrong labels spread evenly, a model that is right agrees with a right label, and
 one that is wrong hits a given wrong choice with probability 1/(k-1):
 
     P(agree) = q * a + (1 - q) * (1 - a) / (k - 1)
     q        = (agree - (1-a)/(k-1)) / (a - (1-a)/(k-1))
 
-Assumptions: the candidate's questions are as hard for the model as the dev items, and errors of model and label are
-independent. Random labels give q = 1/k. Near chance (a ~ 1/k) the denominator vanishes and nothing is said: see
-`LabelEstimate.informative`. Bounds: Wilson's interval (1927) of the agreement, at the given accuracy.
+Assumptions: the candidate's questions are as hard for the model as those that `a` was measured on, and errors of model
+and label are independent. Harder questions look like wrong labels, so `a` is better measured on other candidates whose
+workings bear their labels out, where there are such (desk.py). Random labels give q = 1/k. Near chance (a ~ 1/k) the
+denominator vanishes and nothing is said: see `LabelEstimate.informative`. Bounds: Wilson's interval (1927) of the
+agreement, at the given accuracy.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ Z95 = 1.959964
 """Two-sided 95 % quantile of the normal distribution."""
 _BRACKETED = re.compile(r"[(\[][A-J][)\]]")
 _RESULT = re.compile(r"=\s*\**\s*\$?\s*(-?\d[\d,]*(?:\.\d+)?)")
-_LAST_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\w]*\d)")
+_LAST_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?!\d|[^\W\d_]{1,8}\d)")
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def estimate_label_accuracy(
 
     Args:
         agree: rows where the model's answer is the label; no answer counts as no agreement, as it does in `accuracy`.
-        accuracy: the model's lenient dev accuracy, 0-1.
+        accuracy: the model's accuracy on such questions, 0-1.
         choices: number of choices of a question.
         minimum_lift: least difference between P(agree | right label) and P(agree | wrong label) that says anything.
     """

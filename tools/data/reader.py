@@ -8,8 +8,9 @@ says is shown as text and believed in nothing but its licence.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from posttrain_crew.errors import DatasetError
 from posttrain_crew.target import Target
 from posttrain_crew.tools.sources import builtin_source, candidate_folders
 
-__all__ = ["Card", "Dataset", "RawRow", "find_dataset", "list_datasets", "open_dataset"]
+__all__ = ["Card", "Dataset", "RawRow", "find_dataset", "is_denied", "list_datasets", "open_dataset"]
 
 MAX_FIELD_CHARS = 100_000
 """A longer text is cut here, and the row counts as too long later."""
@@ -62,6 +63,8 @@ class Dataset:
         Raises:
             DatasetError: a file is broken as a whole.
         """
+        if not self.files:
+            raise DatasetError(self.card.problem or f"{self.folder} holds no data files.")
         return islice((row for path in self.files for row in _rows_of(path)), limit)
 
     def columns(self) -> list[str]:
@@ -77,18 +80,35 @@ class Dataset:
 
 
 def list_datasets(target: Target, cache: Path, seed: int) -> list[Dataset]:
-    """The candidates of a target; one that has no readable file at all is left out only by raising.
+    """The candidates of a target. One without data files is among them, with the problem told in its card.
 
     Raises:
-        TargetError, DatasetError: the catalogue is missing, or a folder holds no data files.
+        TargetError, DatasetError: the catalogue is missing.
     """
     found: list[Dataset] = []
     for place in target.candidates:
         root = _root(target, place, cache, seed)
         for folder in candidate_folders(target.model_copy(update={"candidates": [place]}), cache, seed):
             name = folder.relative_to(root).as_posix() if folder != root else folder.name
-            found.append(open_dataset(folder, name))
+            try:
+                found.append(open_dataset(folder, name))
+            except DatasetError as error:
+                card = _card(folder / "README.md")
+                found.append(Dataset(name, folder, (), replace(card, problem=str(error))))
     return found
+
+
+def is_denied(dataset: Dataset, patterns: Iterable[str]) -> str | None:
+    """The pattern of a deny list that a dataset, its title or one of its named sources meets, or None.
+
+    Patterns are names or globs; `owner/name` is compared as a whole and by its last part, without regard to case.
+    """
+    names = [dataset.name, dataset.card.title or "", *dataset.card.source_datasets]
+    names += [name.rsplit("/", 1)[-1] for name in names]
+    for pattern in patterns:
+        if any(fnmatchcase(name.lower(), pattern.lower()) for name in names if name):
+            return pattern
+    return None
 
 
 def find_dataset(datasets: list[Dataset], name: str) -> Dataset:

@@ -8,15 +8,16 @@ from collections import Counter
 __all__ = ["STOP_WORDS", "content_words", "normalised", "number_of", "numbers", "tokens"]
 
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+", re.UNICODE)
-_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\w]*\d)")
-STOP_WORDS = frozenset(
-    """a about after all also an and any are as at be been before both but by can could did do does each either else
-    every few find following for from give given gives had has have having he her his how i if in into is it its just
-    let like made make makes many may might more most much must no none not of off on one only or other our out over
-    per question same she should show so some such than that the their them then there these they this those through
-    to too two under up upon us use used using was we were what when where which while who whom whose why will with
-    would you your""".split()
-)
+_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?!\d|[^\W\d_]{1,8}\d)")
+_STOP_TEXT = """
+a about after all also an and any are as at be been before both but by can could did do does each either else
+every few find following for from give given gives had has have having he her his how i if in into is it its just
+let like made make makes many may might more most much must no none not of off on one only or other our out over
+per question same she should show so some such than that the their them then there these they this those through
+to too two under up upon us use used using was we were what when where which while who whom whose why will with
+would you your
+"""
+STOP_WORDS = frozenset(_STOP_TEXT.split())
 
 
 def tokens(text: str) -> list[str]:

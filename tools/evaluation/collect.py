@@ -101,7 +101,18 @@ def collect(workspace: Workspace, job: Entry[JobStarted]) -> Entry[Evaluation]:
     entry = workspace.board.post(
         Evaluation(subject=subject, directory=job.body.directory, **found), author="evaluation", refs=refs, key=key
     )
-    workspace.events.emit("evaluation", id=entry.id, subject=subject, split=found["split"], score=found["score"])
+    body = entry.body
+    workspace.events.emit(
+        "evaluation",
+        id=entry.id,
+        subject=subject,
+        split=body.split,
+        few_shot=body.few_shot,
+        n=body.n,
+        score=round(body.score, 4),
+        ci_low=round(body.ci_low, 4),
+        ci_high=round(body.ci_high, 4),
+    )
     return entry
 
 

@@ -13,7 +13,7 @@ from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import Evaluation, JobOutcome, JobStarted, RunStarted, TestLook
 from posttrain_crew.errors import GateError
 from posttrain_crew.state import RunState
-from posttrain_crew.tools.compute.jobs import JobRequest, launch, poll, wait
+from posttrain_crew.tools.compute.jobs import JobRequest, launch, launch_again, poll, relaunch, wait
 from posttrain_crew.tools.evaluation.by_hand import evaluate_path
 from posttrain_crew.tools.evaluation.collect import collect, compare
 from posttrain_crew.tools.evaluation.config import config_for, task_folder
@@ -52,23 +52,24 @@ def launch_dev(workspace: Workspace, subject: str, few_shot: int = 0) -> Entry[J
         often. BudgetError, JobError: as `launch`.
     """
     model = workspace.checkpoint(subject)
-    label, attempt = _label(workspace, f"{subject}-dev" if few_shot == 0 else f"{subject}-dev-{few_shot}shot")
-    running = RunState.of(workspace.board).running
-    if label not in {job.body.label for job in running}:
-        slots = workspace.compute.capacity().slots
-        if len(running) >= slots and workspace.board.by_key(f"job:{label}") is None:
-            raise GateError(
-                f"no free slot: {len(running)} of {slots} are taken by "
-                f"{', '.join(job.body.label for job in running)}. Wait until one has ended, then ask again."
-            )
+    label = f"{subject}-dev" if few_shot == 0 else f"{subject}-dev-{few_shot}shot"
+    if (known := _in_hand(workspace, label)) is not None:
+        return known
+    running = [job.body.label for job in RunState.of(workspace.board).running]
+    slots = workspace.compute.capacity().slots
+    if len([name for name in running if _root(name) != label]) >= slots:
+        raise GateError(
+            f"no free slot: {len(running)} of {slots} are taken by {', '.join(running)}. "
+            "Wait until one has ended, then ask again."
+        )
     config = config_for(workspace.target, model, "dev", few_shot=few_shot, seed=workspace.started.seed)
-    return _launch(workspace, label, attempt, subject, config, final=False)
+    return _launch(workspace, label, subject, config, final=False)
 
 
 def launch_test(workspace: Workspace, subjects: list[str]) -> list[Entry[JobStarted]]:
     """Start the test evaluations of the final gate; the look is counted first, and once however often this is called.
 
-    Where there are fewer free slots than subjects, it waits for the earlier evaluation to end.
+    Where every slot is taken, it waits for a running job to end.
 
     Raises:
         BlackboardError: a subject is unknown or has no checkpoint. GateError: a subject has no dev evaluation, or its
@@ -90,32 +91,61 @@ def launch_test(workspace: Workspace, subjects: list[str]) -> list[Entry[JobStar
         key=f"test-look:{','.join(sorted(models))}",
     )
     jobs: list[Entry[JobStarted]] = []
-    slots = workspace.compute.capacity().slots
     for subject, model in models.items():
-        busy = [job for job in jobs if poll(workspace, job) in ("queued", "running")]
-        if busy and len(busy) >= slots:
-            wait(workspace, busy[0])
-        label, attempt = _label(workspace, f"{subject}-test")
-        config = config_for(workspace.target, model, "test", seed=workspace.started.seed)
-        jobs.append(_launch(workspace, label, attempt, subject, config, final=True))
+        label = f"{subject}-test"
+        job = _in_hand(workspace, label)
+        if job is None:
+            _wait_for_slot(workspace, label)
+            config = config_for(workspace.target, model, "test", seed=workspace.started.seed)
+            job = _launch(workspace, label, subject, config, final=True)
+        jobs.append(job)
     return jobs
 
 
-def _label(workspace: Workspace, wanted: str) -> tuple[str, int]:
-    """The label of the first execution that has not failed, and its number: a failed one is done again beside it."""
-    failed = {entry.body.label for entry in workspace.board.of(JobOutcome) if not entry.body.ok}
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        label = wanted if attempt == 1 else f"{wanted}-again{attempt}"
-        if label not in failed:
-            return label, attempt
-    raise GateError(f"the evaluation `{wanted}` failed {MAX_ATTEMPTS} times; see its log in the run directory.")
+def _root(label: str) -> str:
+    """A label without the number of its attempt."""
+    return re.sub(r"\.\d+$", "", label)
+
+
+def _latest(workspace: Workspace, label: str) -> Entry[JobStarted] | None:
+    found = [job for job in workspace.board.of(JobStarted) if _root(job.body.label) == label]
+    return found[-1] if found else None
+
+
+def _outcome(workspace: Workspace, job: Entry[JobStarted]) -> JobOutcome | None:
+    entry = workspace.board.by_key(f"outcome:{job.body.label}")
+    return None if entry is None else workspace.board.typed(entry.id, JobOutcome).body
+
+
+def _in_hand(workspace: Workspace, label: str) -> Entry[JobStarted] | None:
+    """The evaluation's newest attempt if it runs or has gone well; None where it is still to be launched."""
+    job = _latest(workspace, label)
+    if job is None:
+        return None
+    outcome = _outcome(workspace, job)
+    if outcome is not None:
+        return job if outcome.ok else None
+    return None if poll(workspace, job) == "lost" else job
+
+
+def _wait_for_slot(workspace: Workspace, label: str) -> None:
+    running = [job for job in RunState.of(workspace.board).running if _root(job.body.label) != label]
+    if len(running) >= workspace.compute.capacity().slots:
+        wait(workspace, running[0])
 
 
 def _launch(
-    workspace: Workspace, label: str, attempt: int, subject: str, config: dict[str, Any], *, final: bool
+    workspace: Workspace, label: str, subject: str, config: dict[str, Any], *, final: bool
 ) -> Entry[JobStarted]:
+    """The first attempt, or the next one after a failed or lost one."""
+    earlier = _latest(workspace, label)
+    if earlier is not None:
+        if _outcome(workspace, earlier) is None:
+            return launch_again(workspace, earlier)
+        if earlier.body.attempt >= MAX_ATTEMPTS:
+            raise GateError(f"the evaluation `{label}` failed {MAX_ATTEMPTS} times: see {earlier.body.directory}.")
+        return relaunch(workspace, earlier)
     run = workspace.board.latest(RunStarted)
-    supports = (run.id,) if run is not None and subject == "base" else (subject,)
     request = JobRequest(
         label=label,
         role="evaluate",
@@ -124,8 +154,7 @@ def _launch(
         directory=workspace.run.evaluations / label,
         config=config,
         estimate_seconds=estimate_seconds(workspace),
-        refs=supports,
-        attempt=attempt,
+        refs=(run.id,) if run is not None and subject == "base" else (subject,),
         final=final,
     )
     return launch(workspace, request)

@@ -26,7 +26,7 @@ def missing(target: Target, capacity: Capacity) -> list[str]:
     if needs.gpu_memory_gib and (capacity.device == "cpu" or capacity.device_memory_gib < needs.gpu_memory_gib):
         have = "none" if capacity.device == "cpu" else f"{capacity.device_memory_gib:.0f} GiB"
         found.append(
-            f"{target.name} needs an accelerator with {needs.gpu_memory_gib:g} GiB of memory, and this machine has {have}. "
+            f"{target.name} needs an accelerator with {needs.gpu_memory_gib:g} GiB of memory, and here is {have}. "
             "Run it on a machine that has one; `--target gpqa-mini` runs the same loop on a CPU."
         )
     if needs.network and (problem := _unreachable()):

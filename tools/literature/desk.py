@@ -1,7 +1,7 @@
 """What the literature agent calls: search, read, follow citations, draft and post recipes.
 
-Reading a paper puts it on the blackboard; a recipe can only cite papers that were read. The shipped library is the source
-here, so the desk works without a network, and every answer names ids, never a number that no paper states.
+Reading a paper puts it on the blackboard; a recipe can only cite papers that were read. The shipped library is the
+source here, so the desk works without a network, and every answer names ids, never a number that no paper states.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
     reward: [{name: mcq_letter, weight: 1.0}]
     trainer: {learning_rate: 1.0e-4, max_steps: 60, num_generations: 8}
 
-Everything under `trainer` is a field of TRL's SFTConfig or GRPOConfig, under its own name and with TRL's default where it
-is left out. Reading a config imports no torch, so that a mistake is told in milliseconds.
+Everything under `trainer` is a field of TRL's SFTConfig or GRPOConfig, under its own name and with TRL's default where
+it is left out. Reading a config imports no torch, so that a mistake is told in milliseconds.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def check_trainer(method: Literal["sft", "grpo"], trainer: dict[str, Any]) -> di
     """The trainer fields in their types.
 
     Raises:
-        ConfigError: a field is unknown to the installed trainer (with the one that was probably meant), is the job's own
-            to set, has the wrong type, or contradicts another.
+        ConfigError: a field is unknown to the installed trainer (with the one that was probably meant), is the job's
+            own to set, has the wrong type, or contradicts another.
     """
     fields = trainer_fields(method)
     checked: dict[str, Any] = {}

@@ -17,7 +17,7 @@ __all__ = ["OUTCOME_FILE", "Cancelled", "Diverged", "Outcome", "classify"]
 OUTCOME_FILE = "outcome.json"
 
 
-class Cancelled(BaseException):  # noqa: N818 - it is no error, and like KeyboardInterrupt no `except Exception` may eat it
+class Cancelled(BaseException):
     """Somebody asked the job to end before training began."""
 
 

@@ -161,8 +161,8 @@ def calibrate(
     if not low > high:
         good, bad = texts[scores[:count].index(low)], texts[count + scores[count:].index(high)]
         raise ConfigError(
-            f"the reward `{name}` does not separate good from bad: it gives {low:g} to {good!r} and {high:g} to {bad!r} "
-            f"(right answer: {calibration.answer}). A model would learn to please it and not to answer."
+            f"the reward `{name}` does not separate good from bad: it gives {low:g} to {good!r} and {high:g} to "
+            f"{bad!r} (right answer: {calibration.answer}). A model would learn to please it and not to answer."
         )
     return low, high
 

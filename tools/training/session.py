@@ -22,27 +22,26 @@ import sys
 import tempfile
 import time
 import traceback
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from posttrain_crew.errors import ConfigError, DatasetError, ModelError
-from posttrain_crew.files import sha256_file
-from posttrain_crew.tools.training.config import TrainingConfig, load, trainer_value
+from posttrain_crew.errors import ConfigError, ModelError
+from posttrain_crew.tools.training.checkpoints import last_checkpoint
+from posttrain_crew.tools.training.config import TrainingConfig, load
 from posttrain_crew.tools.training.metrics import METRICS_FILE, drop_after
 from posttrain_crew.tools.training.outcome import OUTCOME_FILE, Cancelled, Diverged, Outcome, classify
+from posttrain_crew.tools.training.rows import read_jsonl, read_rows, smoke_rows
 
 if TYPE_CHECKING:
     from posttrain_crew.tools.training.callbacks import JobCallback
 
-__all__ = ["Job", "last_checkpoint", "main", "read_rows", "smoke_rows"]
+__all__ = ["SMOKE_STEPS", "Job", "main"]
 
 CHECKPOINTS = "checkpoints"
 SMOKE_STEPS = 2
-SMOKE_ROWS = 16
 
 
 @dataclass
@@ -102,7 +101,7 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
     directory = path.parent
     _prepare_environment(config)
     rows = read_rows(config)
-    eval_rows = None if config.eval_data is None or config.smoke else _jsonl(config.eval_data)
+    eval_rows = None if config.eval_data is None or config.smoke else read_jsonl(config.eval_data)
     if config.smoke:
         rows = smoke_rows(config, rows)
 
@@ -154,87 +153,6 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
     _save(trainer, config, directory)
     measured["save_s"] = time.monotonic() - begin
     return Outcome(True, None, message, steps, config.output.as_posix(), measured)
-
-
-def read_rows(config: TrainingConfig) -> list[dict[str, Any]]:
-    """The training rows, all in memory: a few million are fine, a web crawl is not.
-
-    Raises:
-        DatasetError: the file is missing, is not the one that was audited, is not JSONL, or lacks a column.
-    """
-    if not config.data.is_file():
-        raise DatasetError(f"the training file {config.data} does not exist.")
-    if config.data_sha256 is not None and (found := sha256_file(config.data)) != config.data_sha256:
-        raise DatasetError(
-            f"the training file {config.data} has sha256 {found[:12]}..., but {config.data_sha256[:12]}... was audited: "
-            "it was changed since. Prepare and audit it again."
-        )
-    rows = _jsonl(config.data)
-    needed: list[set[str]] = [{"prompt"}] if config.method == "grpo" else [{"prompt", "completion"}, {"messages"}, {"text"}]
-    if config.method == "grpo" and any(spec.name in ("mcq_letter", "exact") for spec in config.reward):
-        needed = [{"prompt", "answer"}]
-    for number, row in enumerate(rows, start=1):
-        if not any(columns <= row.keys() for columns in needed):
-            raise DatasetError(
-                f"{config.data} line {number} has the columns {', '.join(sorted(row)) or '(none)'}, but {config.method} "
-                f"needs {' or '.join(' + '.join(sorted(columns)) for columns in needed)}."
-            )
-    return rows
-
-
-def smoke_rows(config: TrainingConfig, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The longest rows, as many as one step takes: if memory is too small, the smoke run should be where that shows."""
-
-    def value(name: str) -> int:
-        return int(trainer_value(config.method, config.trainer, name) or 1)
-
-    batch = value("per_device_train_batch_size") * value("gradient_accumulation_steps")
-    wanted = max(SMOKE_ROWS, batch // value("num_generations") if config.method == "grpo" else batch)
-    return sorted(rows, key=lambda row: -len(json.dumps(row)))[:wanted]
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is complete; one whose writing was cut off by a kill is passed over."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.rsplit("-", 1)[1].isdigit()]
-    for path in sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True):
-        if _is_complete(path):
-            return path
-    return None
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        weights = list(checkpoint.glob("*.safetensors"))
-        for path in weights:
-            with path.open("rb") as stream:
-                size = int.from_bytes(stream.read(8), "little")
-                header = json.loads(stream.read(size))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            if path.stat().st_size != 8 + size + max(ends, default=0):
-                return False
-    except (OSError, ValueError, KeyError):
-        return False
-    states = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
-    # DeepSpeed keeps its own states in a folder of their own
-    return bool(weights) and (all(zipfile.is_zipfile(path) for path in states) or any(checkpoint.glob("global_step*")))
-
-
-def _jsonl(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise DatasetError(f"{path} line {number} is not a JSON object.")
-                    rows.append(row)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read after {len(rows)} rows: {error}") from error
-    if not rows:
-        raise DatasetError(f"{path} holds no rows.")
-    return rows
 
 
 def _prepare_environment(config: TrainingConfig) -> None:
@@ -303,7 +221,8 @@ def _measures(callback: JobCallback, startup: float) -> dict[str, float]:
         "seconds_per_step": callback.seconds_per_step,
         "stopped_early": float(callback.stopped_early),
         # ru_maxrss is KiB on Linux, bytes on macOS
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform != "darwin" else 30),
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        / 2 ** (20 if sys.platform != "darwin" else 30),
     }
     for name, short in (("loss", "train_loss"), ("reward", "reward"), ("eval_loss", "eval_loss")):
         if name in callback.first:

@@ -1,0 +1,156 @@
+"""A target, its catalogues and a run to work in, all in temporary folders; no torch anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import posttrain_crew.targets
+from posttrain_crew.blackboard import Blackboard
+from posttrain_crew.budget import Budget, Limits
+from posttrain_crew.entries import Evaluation, RunStarted
+from posttrain_crew.events import Events
+from posttrain_crew.files import atomic_write_json
+from posttrain_crew.rundir import RunDirectory
+from posttrain_crew.target import Target, load_target
+from posttrain_crew.tools.compute.base import Capacity, JobHandle, JobSpec, JobState
+from posttrain_crew.tools.data.audit import Auditor
+from posttrain_crew.tools.data.cleaning import Examination, read
+from posttrain_crew.tools.data.labels import answers_by_question
+from posttrain_crew.tools.data.reader import open_dataset
+from posttrain_crew.tools.embedded.catalogue import write_catalogue
+from posttrain_crew.tools.workspace import Workspace
+
+TARGET = Path(posttrain_crew.targets.__path__[0]) / "gpqa-mini.yaml"
+
+Counts = dict[str, dict[str, int]]
+
+
+@pytest.fixture(scope="session")
+def target() -> Target:
+    return load_target(TARGET)
+
+
+@pytest.fixture(scope="session")
+def auditor(target: Target) -> Auditor:
+    return Auditor(target)
+
+
+@dataclass
+class Catalogue:
+    """The six candidates, examined."""
+
+    root: Path
+    examined: dict[str, Examination]
+    answers: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+
+    def others(self, name: str) -> list[dict[str, set[str]]]:
+        return [answers for other, answers in self.answers.items() if other != name]
+
+
+def _catalogue(auditor: Auditor, root: Path, noise: bool) -> Catalogue:
+    examined = {
+        name: auditor.examine(read(open_dataset(root / name, name)))
+        for name in write_catalogue(root, seed=0, noise_all_labels=noise)
+    }
+    answers = {name: answers_by_question(map(each.example, each.readable)) for name, each in examined.items()}
+    return Catalogue(root, examined, answers)
+
+
+@pytest.fixture(scope="session")
+def catalogue(auditor: Auditor, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    return _catalogue(auditor, tmp_path_factory.mktemp("catalogue"), noise=False)
+
+
+@pytest.fixture(scope="session")
+def noise(auditor: Auditor, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    return _catalogue(auditor, tmp_path_factory.mktemp("noise"), noise=True)
+
+
+class ScriptedCompute:
+    """A backend whose probe job ends at once with the counts it was given. Counts its submissions."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.counts: Counts = {}
+        self.submitted: list[str] = []
+
+    def submit(self, spec: JobSpec) -> JobHandle:
+        self.submitted.append(spec.label)
+        directory = spec.config.parent
+        atomic_write_json(directory / "probe.json", self.counts)
+        atomic_write_json(
+            directory / "outcome.json",
+            {"ok": True, "error_class": None, "message": "", "wall_s": 1.0, "steps": 1, "checkpoint": None,
+             "metrics": {}},
+        )  # fmt: skip
+        return JobHandle(spec.label, self.name, directory, "1")
+
+    def find(self, label: str, directory: Path) -> JobHandle | None:
+        return JobHandle(label, self.name, directory, "1") if label in self.submitted else None
+
+    def status(self, handle: JobHandle) -> JobState:
+        return "ended"
+
+    def logs(self, handle: JobHandle, tail: int = 100) -> str:
+        return ""
+
+    def cancel(self, handle: JobHandle, grace_s: float = 5.0) -> None:
+        raise AssertionError("nothing here is cancelled")
+
+    def capacity(self) -> Capacity:
+        return Capacity(1, "cpu", 1.0, 1, "scripted")
+
+
+MakeWorkspace = Callable[..., Workspace]
+
+
+@pytest.fixture
+def make_workspace(tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeWorkspace]:
+    """A workspace on real parts. Arguments: `places` for the candidates, `accuracy` of the base, `base_model`."""
+    monkeypatch.setenv("CREW_CACHE", str(tmp_path / "cache"))
+    boards: list[Blackboard] = []
+
+    def make(
+        places: list[Path] | None = None,
+        accuracy: float | None = 0.5,
+        base_model: Path | None = None,
+        compute: object | None = None,
+        deny: list[str] | None = None,
+    ) -> Workspace:
+        run = RunDirectory.create(tmp_path / "run")
+        board = Blackboard(run.blackboard, create=True)
+        boards.append(board)
+        if base_model is None:
+            base_model = tmp_path / "base"
+            base_model.mkdir()
+            (base_model / "config.json").write_text('{"max_position_embeddings": 1024}')
+        update: dict[str, object] = {"deny_datasets": deny or []}
+        if places is not None:
+            update["candidates"] = list(map(str, places))
+        changed = target.model_copy(update=update)
+        started = board.post(
+            RunStarted(run="run", target=target.name, base_model="x", base_model_path=str(base_model), llm="playbook",
+                       seed=0, hours=1.0),
+            author="crew",
+        )  # fmt: skip
+        if accuracy is not None:
+            board.post(
+                Evaluation(subject="base", split="dev", task="gpqa_mini_dev", few_shot=0, n=600, score=0.1, ci_low=0.05,
+                           ci_high=0.15, lenient_score=accuracy, lenient_ci_low=accuracy - 0.04,
+                           lenient_ci_high=accuracy + 0.04, format_valid_rate=0.1, accuracy_given_valid=0.5,
+                           mean_output_chars=30, truncated_rate=0.0, harness="lm_eval", directory="evaluations/base",
+                           samples_sha256="0" * 64),
+                author="crew",
+                refs=[started.id],
+            )  # fmt: skip
+        budget = Budget(board, Limits(hours=1.0))
+        return Workspace(board, run, changed, budget, compute or ScriptedCompute(), Events(run.events))  # type: ignore[arg-type]
+
+    yield make
+    for board in boards:
+        board.close()

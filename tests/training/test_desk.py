@@ -1,0 +1,180 @@
+"""The trainer's desk: what an agent gets, and what a law refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from posttrain_crew.blackboard import Entry
+from posttrain_crew.entries import Decision, Experiment, JobStarted, Preflight, TrainingSet
+from posttrain_crew.errors import GateError, InputError
+from posttrain_crew.state import RunState
+from posttrain_crew.tools.compute.jobs import post_outcome
+from posttrain_crew.tools.tool import tools_of
+from posttrain_crew.tools.training.desk import TrainingDesk
+from posttrain_crew.tools.workspace import Workspace
+
+MakeSet = Callable[..., Entry[TrainingSet]]
+
+
+def test_tools_are_offered_with_schemas(workspace: Workspace) -> None:
+    assert {tool.name for tool in tools_of(TrainingDesk(workspace))} == {
+        "describe_compute",
+        "plan_training",
+        "launch_training",
+        "diagnose_experiment",
+    }
+
+
+def test_describes_the_compute(workspace: Workspace) -> None:
+    told = TrainingDesk(workspace).describe_compute()
+    assert (told["slots"], told["free_slots"]) == (2, 2)
+    assert told["starting_points"]["grpo"]["num_generations"] == 4
+    assert told["typical_seconds"]["grpo"] == 15 + 10 * 1.5
+
+
+def test_a_plan_overlays_changes_and_launches_nothing(
+    workspace: Workspace, training_set: MakeSet, compute: Any
+) -> None:
+    plan = TrainingDesk(workspace).plan_training("sft", training_set().id, "base", {"learning_rate": 5e-4})
+    assert plan["problems"] == []
+    assert plan["config"]["learning_rate"] == 5e-4
+    assert plan["steps"] == 6  # 20 rows in batches of 8, two epochs
+    assert plan["estimate_seconds"] == pytest.approx(15 + 6 * 0.2)
+    assert compute.submitted == []
+
+
+def test_a_plan_tells_every_problem(workspace: Workspace, training_set: MakeSet, compute: Any) -> None:
+    compute.memory_gib = 0.5
+    desk = TrainingDesk(workspace)
+    told = desk.plan_training("grpo", training_set("sft", passed=False).id, "base", {"max_steps": 100_000})["problems"]
+    assert len(told) == 4
+    wrong = desk.plan_training("sft", "ts-1", "base", {"max_seq_length": 3})["problems"]
+    assert "max_length" in wrong[0]
+
+
+def test_launch_smokes_then_trains(workspace: Workspace, training_set: MakeSet, compute: Any) -> None:
+    answer = TrainingDesk(workspace).launch_training("grpo", training_set("grpo").id, "base", "it learns")
+    assert answer["launched"], answer
+    assert [spec.label.split("-")[0] for spec in compute.submitted] == ["smoke", "exp"]
+    smoke, train = (yaml.safe_load(spec.config.read_text()) for spec in compute.submitted)
+    assert smoke["smoke"] is True
+    assert "smoke" not in train
+    assert [reward["name"] for reward in train["reward"]] == ["mcq_letter"]
+    assert train["resume"] is True
+    assert train["trackio_project"] == "run-1"
+    assert (train["seed"], train["run_name"]) == (3, "exp-1")
+    preflight = workspace.board.of(Preflight)[-1]
+    assert preflight.body.passed
+    assert [check.name for check in preflight.body.checks] == [
+        "config",
+        "data",
+        "parent",
+        "rewards",
+        "memory",
+        "disk",
+        "time",
+        "smoke",
+    ]
+
+
+def test_the_same_experiment_is_not_run_twice(workspace: Workspace, training_set: MakeSet, compute: Any) -> None:
+    desk, ts = TrainingDesk(workspace), training_set()
+    first = desk.launch_training("sft", ts.id, "base", "it learns")
+    second = desk.launch_training("sft", ts.id, "base", "in other words")
+    assert (second["experiment"], second["launched"]) == (first["experiment"], False)
+    assert "tried before" in second["reason"]
+
+
+def test_a_smoke_run_serves_configs_that_differ_in_the_learning_rate(
+    workspace: Workspace, training_set: MakeSet, compute: Any
+) -> None:
+    desk, ts = TrainingDesk(workspace), training_set()
+    for rate in (1e-3, 2e-3):
+        assert desk.launch_training("sft", ts.id, "base", "h", {"learning_rate": rate})["launched"]
+        for job in RunState.of(workspace.board).running:
+            post_outcome(workspace, job)
+    assert sum(spec.label.startswith("smoke") for spec in compute.submitted) == 1
+    assert desk.launch_training("sft", ts.id, "base", "h", {"max_length": 64})["launched"]
+    assert sum(spec.label.startswith("smoke") for spec in compute.submitted) == 2
+
+
+def refused(workspace: Workspace, answer: dict[str, Any]) -> str:
+    assert not answer["launched"]
+    decision = workspace.board.of(Decision)[-1]
+    assert (decision.body.action, decision.body.subject) == ("abandon", answer["experiment"])
+    return str(answer["reason"])
+
+
+def test_no_training_without_a_passed_verdict(workspace: Workspace, training_set: MakeSet, compute: Any) -> None:
+    answer = TrainingDesk(workspace).launch_training("sft", training_set(passed=False).id, "base", "h")
+    assert "contamination" in refused(workspace, answer)
+    assert compute.submitted == []
+
+
+def test_no_training_on_a_file_that_was_changed_after_its_verdict(
+    workspace: Workspace, training_set: MakeSet, compute: Any
+) -> None:
+    ts = training_set()
+    with workspace.run.absolute(ts.body.path).open("a") as stream:
+        stream.write("{}\n")
+    answer = TrainingDesk(workspace).launch_training("sft", ts.id, "base", "h")
+    assert "verdict" in refused(workspace, answer)
+    assert compute.submitted == []
+
+
+def test_a_failed_smoke_run_stops_the_launch(workspace: Workspace, training_set: MakeSet, compute: Any) -> None:
+    compute.outcome = {"ok": False, "error_class": "out_of_memory", "message": "no room", "wall_s": 1.0}
+    answer = TrainingDesk(workspace).launch_training("sft", training_set().id, "base", "h")
+    assert "out_of_memory" in refused(workspace, answer)
+    assert len(compute.submitted) == 1
+
+
+def test_what_does_not_fit_in_memory_is_refused(workspace: Workspace, training_set: MakeSet, compute: Any) -> None:
+    compute.memory_gib = 0.5
+    answer = TrainingDesk(workspace).launch_training("sft", training_set().id, "base", "h")
+    assert "GiB" in refused(workspace, answer)
+
+
+def test_what_does_not_fit_in_the_budget_is_refused(workspace: Workspace, training_set: MakeSet) -> None:
+    answer = TrainingDesk(workspace).launch_training("grpo", training_set("grpo").id, "base", "h", {"max_steps": 9999})
+    assert "left for experiments" in refused(workspace, answer)
+
+
+def test_format_alone_is_no_reward(workspace: Workspace, training_set: MakeSet) -> None:
+    answer = TrainingDesk(workspace).launch_training("grpo", training_set("grpo").id, "base", "h", {"reward": "format"})
+    assert "only reward" in refused(workspace, answer)
+
+
+def test_no_launch_without_a_free_slot(workspace: Workspace, training_set: MakeSet, compute: Any) -> None:
+    compute.state, compute.slots = "running", 1
+    desk, ts = TrainingDesk(workspace), training_set()
+    assert desk.launch_training("sft", ts.id, "base", "h")["launched"]
+    with pytest.raises(GateError, match="no free slot: exp-1"):
+        desk.launch_training("sft", ts.id, "base", "h", {"learning_rate": 1e-5})
+    assert len(workspace.board.of(Experiment)) == 1
+
+
+def test_diagnosis_of_a_run_that_diverged(workspace: Workspace, training_set: MakeSet, compute: Any) -> None:
+    desk = TrainingDesk(workspace)
+    compute.state = "running"
+    experiment = desk.launch_training("sft", training_set().id, "base", "h")["experiment"]
+    folder = workspace.run.experiments / experiment
+    (folder / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": 1.0}\n{"step": 2, "loss": "NaN", "grad_norm": "NaN"}\n{"st'
+    )
+    (folder / "outcome.json").write_text(json.dumps({"ok": False, "error_class": "diverged", "message": "NaN"}))
+    post_outcome(workspace, workspace.board.of(JobStarted)[-1])
+    told = desk.diagnose_experiment(experiment)
+    assert told["cause"] == "divergence"
+    assert told["remedy"]["learning_rate"] == pytest.approx(1e-4)
+    assert desk.diagnose_experiment(experiment)["id"] == told["id"]
+
+
+def test_nothing_to_diagnose(workspace: Workspace) -> None:
+    with pytest.raises(InputError, match="no experiment"):
+        TrainingDesk(workspace).diagnose_experiment("exp-7")

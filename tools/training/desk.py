@@ -1,0 +1,319 @@
+"""What the trainer agent can do: look at the compute, plan, launch an experiment, and find out why one went wrong."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Annotated, Any, Literal
+
+from posttrain_crew.blackboard import Entry
+from posttrain_crew.entries import Decision, Experiment, JobStarted, TrainingSet
+from posttrain_crew.errors import ConfigError, CrewError, GateError, InputError
+from posttrain_crew.files import canonical_json, sha256_text
+from posttrain_crew.state import ExperimentView, RunState
+from posttrain_crew.tools.compute.jobs import JobRequest, launch, poll
+from posttrain_crew.tools.tool import agent_tool
+from posttrain_crew.tools.training.config import RewardSpec, TrainingConfig, check_trainer
+from posttrain_crew.tools.training.diagnose import diagnose
+from posttrain_crew.tools.training.estimate import estimate_seconds, memory_gib, model_shape, steps_of
+from posttrain_crew.tools.training.metrics import METRICS_FILE, read_metrics
+from posttrain_crew.tools.training.preflight import job_config, preflight
+from posttrain_crew.tools.workspace import Workspace
+
+__all__ = ["TrainingDesk", "running_jobs"]
+
+Method = Literal["sft", "grpo"]
+Changes = dict[str, Any]
+
+TYPICAL_ROWS = 1000
+"""Rows that `typical_seconds` is told for, where a config counts in epochs."""
+SLOWER_THAN_PLANNED = 3.0
+"""A job stops itself cleanly, and keeps its model, after this many times its estimate."""
+LEAST_SECONDS = 120.0
+
+
+class TrainingDesk:
+    """Training tools of one run."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    @agent_tool
+    def describe_compute(self) -> dict[str, Any]:
+        """What there is to train on: device, slots, memory, trainer versions, the target's starting points for each
+        method, the seconds left for experiments and how long a typical job takes."""
+        workspace = self._workspace
+        capacity = workspace.compute.capacity()
+        training = workspace.target.training
+        return {
+            "device": capacity.device,
+            "slots": capacity.slots,
+            "free_slots": max(0, capacity.slots - len(running_jobs(workspace))),
+            "memory_gib_per_job": capacity.device_memory_gib,
+            "threads_per_job": capacity.threads_per_job,
+            "description": capacity.description,
+            "trainer_versions": {name: importlib.metadata.version(name) for name in ("trl", "transformers", "torch")},
+            "starting_points": {"sft": dict(training.sft), "grpo": dict(training.grpo)},
+            "seconds_left_for_experiments": round(workspace.budget.for_experiments),
+            "typical_seconds": {
+                "sft": round(estimate_seconds(workspace, "sft", training.sft, TYPICAL_ROWS)),
+                "grpo": round(estimate_seconds(workspace, "grpo", training.grpo, TYPICAL_ROWS)),
+            },
+        }
+
+    @agent_tool
+    def plan_training(
+        self,
+        method: Annotated[Method, "sft or grpo"],
+        training_set: Annotated[str, "id of a training_set entry, like ts-1"],
+        parent: Annotated[str, "`base`, or the id of a finished experiment to start from"],
+        changes: Annotated[
+            Changes, "TRL config fields that differ from the target's starting points; `reward` for GRPO"
+        ] = {},  # noqa: B006 - read only; a literal default is what the tool schema shows
+        recipe: Annotated[str | None, "id of the recipe entry behind it"] = None,
+    ) -> dict[str, Any]:
+        """Work out a training job without launching it: its full config, steps, seconds, memory and every problem."""
+        workspace = self._workspace
+        problems: list[str] = []
+        answer: dict[str, Any] = {"config": {}, "steps": 0, "estimate_seconds": 0.0, "memory_gib": 0.0}
+        try:
+            ts = workspace.board.typed(training_set, TrainingSet)
+            if recipe is not None:
+                workspace.board.get(recipe)
+            config = _config(workspace, method, ts, parent, dict(changes))
+            answer["config"] = _recorded(config)
+            config = config.model_copy(update={"trainer": check_trainer(method, config.trainer)})
+            rows = ts.body.rows
+            answer["steps"] = steps_of(method, config.trainer, rows)
+            answer["estimate_seconds"] = round(estimate_seconds(workspace, method, config.trainer, rows), 1)
+            shape = model_shape(workspace.checkpoint(parent))
+            answer["memory_gib"] = round(memory_gib(method, config.trainer, shape, ts.body.max_tokens), 2)
+        except CrewError as error:
+            problems.append(str(error))
+            return {**answer, "problems": problems}
+        if ts.body.method != method:
+            problems.append(f"{training_set} was prepared for {ts.body.method}, not for {method}.")
+        if not ts.body.contamination.passed:
+            problems.append(f"{training_set} did not pass the contamination check.")
+        capacity = workspace.compute.capacity()
+        if answer["memory_gib"] > capacity.device_memory_gib:
+            problems.append(f"it needs {answer['memory_gib']} GiB, and a job has {capacity.device_memory_gib} GiB.")
+        if answer["estimate_seconds"] > workspace.budget.for_experiments:
+            problems.append(f"{workspace.budget.for_experiments:.0f} s are left for experiments.")
+        return {**answer, "problems": problems}
+
+    @agent_tool
+    def launch_training(
+        self,
+        method: Annotated[Method, "sft or grpo"],
+        training_set: Annotated[str, "id of a training_set entry, like ts-1"],
+        parent: Annotated[str, "`base`, or the id of a finished experiment to start from"],
+        hypothesis: Annotated[str, "what this experiment is expected to show, in one or two sentences"],
+        changes: Annotated[
+            Changes, "TRL config fields that differ from the target's starting points; `reward` for GRPO"
+        ] = {},  # noqa: B006 - as above
+        recipe: Annotated[str | None, "id of the recipe entry behind it"] = None,
+        purpose: Annotated[Literal["candidate", "ablation", "remedy"], "why it is run"] = "candidate",
+        ablates: Annotated[str | None, "for an ablation: the experiment of which one part is left out"] = None,
+    ) -> dict[str, Any]:
+        """Put an experiment on the blackboard, check it (with a two-step smoke run) and start its training job.
+
+        Returns at once after the checks; the job goes on by itself. An experiment that was tried before is not run
+        again. Only `changes` alter the target's starting points: values of papers about much larger models are not
+        applied by themselves.
+        """
+        workspace = self._workspace
+        ts = workspace.board.typed(training_set, TrainingSet)
+        config = _config(workspace, method, ts, parent, dict(changes))
+        recorded = _recorded(config)
+        key = _key(method, ts.body.sha256, parent, recorded, config.seed)
+        existing = workspace.board.by_key(key)
+        if existing is not None:
+            view = RunState.of(workspace.board).experiments[existing.id]
+            if view.jobs or view.decision is not None:
+                return _answer(view.entry, view.jobs[-1].id if view.jobs else None, False, _tried(view))
+        capacity = workspace.compute.capacity()
+        busy = running_jobs(workspace)
+        if len(busy) >= capacity.slots:
+            raise GateError(
+                f"no free slot: {', '.join(job.body.label for job in busy)} run on the {capacity.slots} slot(s). "
+                "Wait for one to end, or do other work meanwhile."
+            )
+        refs = [ts.id, *([parent] if parent != "base" else []), *([recipe] if recipe else [])]
+        experiment = workspace.board.post(
+            Experiment(
+                parent=parent,
+                hypothesis=hypothesis,
+                method=method,
+                training_set=ts.id,
+                recipe=recipe,
+                config=recorded,
+                purpose=purpose,
+                ablates=ablates,
+                seed=config.seed,
+            ),
+            author="trainer",
+            refs=[*refs, *([ablates] if ablates and ablates not in refs else [])],
+            status="hypothesis",
+            key=key,
+        )
+        return _check_and_launch(workspace, experiment, config, ts)
+
+    @agent_tool
+    def diagnose_experiment(
+        self, experiment: Annotated[str, "id of an experiment whose job has run"]
+    ) -> dict[str, Any]:
+        """Find out from its metrics why an experiment went as it went: a cause of a fixed set, the numbers that show
+        it, and the config changes that the next attempt should make."""
+        workspace = self._workspace
+        view = _view(workspace, experiment)
+        if not view.jobs:
+            raise InputError(f"`{experiment}` has no job, so there is nothing to diagnose: it was never launched.")
+        body = view.entry.body
+        history = read_metrics(workspace.run.absolute(view.jobs[-1].body.directory) / METRICS_FILE)
+        trainer = {name: value for name, value in body.config.items() if name != "reward"}
+        outcome = view.outcome
+        found = diagnose(history, None if outcome is None else outcome.body, _trained(body.method), trainer)
+        refs = [experiment, *([outcome.id] if outcome is not None else [])]
+        point = outcome.id if outcome is not None else f"log-{len(history)}"
+        entry = workspace.board.post(found, author="trainer", refs=refs, key=f"diagnosis:{experiment}:{point}")
+        return {"id": entry.id, **entry.body.model_dump(mode="json")}
+
+
+def running_jobs(workspace: Workspace) -> list[Entry[JobStarted]]:
+    """Jobs on the board that hold a slot now."""
+    return [job for job in RunState.of(workspace.board).running if poll(workspace, job) in ("queued", "running")]
+
+
+def _check_and_launch(
+    workspace: Workspace, experiment: Entry[Experiment], config: TrainingConfig, ts: Entry[TrainingSet]
+) -> dict[str, Any]:
+    result, refs = preflight(workspace, config, ts, experiment.id)
+    entry = workspace.board.post(
+        result,
+        author="crew",
+        refs=(experiment.id, *refs),
+        key=f"preflight:{experiment.id}:{result.config_sha256}:{refs[-1]}:{result.passed}",
+    )
+    if not result.passed:
+        failed = result.checks[-1]
+        reason = f"preflight failed at `{failed.name}`: {failed.detail}"
+        workspace.board.post(
+            Decision(action="abandon", subject=experiment.id, reason=reason[:1000]),
+            author="crew",
+            refs=(entry.id,),
+            status="decision",
+            key=f"abandon:{experiment.id}",
+        )
+        return _answer(experiment, None, False, reason, result.estimate_seconds)
+    job = _launch(workspace, experiment, config, result.estimate_seconds, entry.id)
+    return _answer(experiment, job.id, True, "launched", result.estimate_seconds)
+
+
+def _launch(
+    workspace: Workspace,
+    experiment: Entry[Experiment],
+    config: TrainingConfig,
+    estimate: float,
+    preflight_id: str,
+) -> Entry[JobStarted]:
+    limit = min(max(LEAST_SECONDS, SLOWER_THAN_PLANNED * estimate), max(30.0, workspace.budget.for_experiments))
+    # a job that is killed is started again with this very config: `resume` then finds its last checkpoint
+    config = config.model_copy(update={"max_seconds": round(limit, 1), "resume": True, "run_name": experiment.id})
+    request = JobRequest(
+        label=experiment.id,
+        role="train",
+        subject=experiment.id,
+        module=f"posttrain_crew.tools.training.{config.method}",
+        directory=workspace.run.experiments / experiment.id,
+        config=job_config(config),
+        estimate_seconds=estimate,
+        refs=(experiment.id, preflight_id),
+    )
+    return launch(workspace, request)
+
+
+def _config(
+    workspace: Workspace,
+    method: Method,
+    training_set: Entry[TrainingSet],
+    parent: str,
+    changes: Changes,
+) -> TrainingConfig:
+    """The job's config: the target's starting points, overlaid by `changes`. Raises CrewError for what cannot be."""
+    if method not in ("sft", "grpo"):
+        raise ConfigError(f"`{method}` cannot be trained here: choose sft or grpo.")
+    target = workspace.target
+    start = dict(target.training.sft if method == "sft" else target.training.grpo)
+    reward = changes.pop("reward", None)
+    if method == "grpo" and reward is None:
+        reward = "mcq_letter" if target.answer.kind == "choice" else "exact"
+    if method == "sft" and reward is not None:
+        raise ConfigError("`reward` belongs to GRPO: leave it out of the changes of an SFT job.")
+    return TrainingConfig(
+        method=method,
+        model=str(workspace.checkpoint(parent)),
+        data=workspace.run.absolute(training_set.body.path),
+        data_sha256=training_set.body.sha256,
+        seed=workspace.started.seed,
+        trackio_project=workspace.run.id,
+        trackio_dir=workspace.run.root / "trackio",
+        reward=_rewards(reward),
+        answer_template=target.answer.template,
+        answer_labels=target.answer.labels,
+        trainer={**start, **changes},
+    )
+
+
+def _rewards(reward: Any) -> tuple[RewardSpec, ...]:
+    """From a name, a list of names, or a list of {name, weight}."""
+    if reward is None:
+        return ()
+    parts = [reward] if isinstance(reward, str | dict) else reward
+    try:
+        return tuple(
+            RewardSpec(name=part) if isinstance(part, str) else RewardSpec.model_validate(part) for part in parts
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"`reward` must be a name or a list of {{name, weight}}, but is {reward!r}.") from error
+
+
+def _recorded(config: TrainingConfig) -> dict[str, Any]:
+    """What an experiment holds of its config: trainer fields and rewards, no paths."""
+    rewards = [spec.model_dump() for spec in config.reward]
+    return {**config.trainer, **({"reward": rewards} if rewards else {})}
+
+
+def _key(method: str, sha256: str, parent: str, recorded: dict[str, Any], seed: int) -> str:
+    return f"experiment:{sha256_text(canonical_json([method, sha256, parent, recorded, seed]))[:24]}"
+
+
+def _view(workspace: Workspace, experiment: str) -> ExperimentView:
+    view = RunState.of(workspace.board).experiments.get(experiment)
+    if view is None:
+        raise InputError(f"there is no experiment `{experiment}` on the blackboard.")
+    return view
+
+
+def _trained(method: str) -> Method:
+    if method == "sft":
+        return "sft"
+    if method == "grpo":
+        return "grpo"
+    raise ConfigError(f"`{method}` cannot be trained here: choose sft or grpo.")
+
+
+def _tried(view: ExperimentView) -> str:
+    told = f"this very experiment was tried before, as {view.id} (its stage is `{view.stage}`)"
+    return told if view.decision is None else f"{told}: {view.decision.body.reason[:300]}"
+
+
+def _answer(
+    experiment: Entry[Experiment], job: str | None, launched: bool, reason: str, estimate: float | None = None
+) -> dict[str, Any]:
+    return {
+        "experiment": experiment.id,
+        "job": job,
+        "launched": launched,
+        "reason": reason,
+        "estimate_seconds": estimate,
+    }

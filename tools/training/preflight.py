@@ -1,0 +1,244 @@
+"""The checks before a launch, cheapest first; the last is a two-step smoke run of exactly this kind of job.
+
+The first failed check ends the list: what comes after would cost time and tell nothing. The result is bound to the
+sha256 of the job's config (without the name and time limit that a launch adds), so a change asks for a new preflight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain_crew.blackboard import Entry
+from posttrain_crew.entries import JobOutcome, JobStarted, Preflight, PreflightCheck, TrainingSet
+from posttrain_crew.errors import BudgetError, CrewError
+from posttrain_crew.files import canonical_json, sha256_file, sha256_text
+from posttrain_crew.rundir import free_gib
+from posttrain_crew.tools.compute.jobs import JobRequest, launch, wait
+from posttrain_crew.tools.training.config import TrainingConfig, check_trainer, trainer_value
+from posttrain_crew.tools.training.estimate import ModelShape, estimate_seconds, memory_gib, model_shape
+from posttrain_crew.tools.training.rewards import check_rewards
+from posttrain_crew.tools.training.session import SMOKE_STEPS
+from posttrain_crew.tools.workspace import Workspace
+
+__all__ = ["config_sha256", "job_config", "preflight", "smoke_label"]
+
+NOT_IN_SMOKE = ("learning_rate", "max_steps", "num_train_epochs", "warmup_steps", "seed")
+"""Trainer fields that do not decide whether a job runs: configs that differ in them alone share a smoke run."""
+DISK_MARGIN_GIB = 0.25
+
+
+class _FailedCheckError(CrewError):
+    """A check did not hold; its message is the check's detail."""
+
+
+@dataclass
+class _Estimates:
+    seconds: float = 0.0
+    memory_gib: float = 0.0
+
+
+def job_config(config: TrainingConfig) -> dict[str, Any]:
+    """The config as the YAML of a job: JSON values, without what is left at its default."""
+    return config.model_dump(mode="json", exclude_defaults=True)
+
+
+def config_sha256(config: TrainingConfig) -> str:
+    """Hash of a job config."""
+    return sha256_text(canonical_json(config.model_dump(mode="json")))
+
+
+def preflight(
+    workspace: Workspace, config: TrainingConfig, training_set: Entry[TrainingSet], subject: str
+) -> tuple[Preflight, tuple[str, ...]]:
+    """Check a job before its launch. Blocks for the smoke run, seconds to minutes.
+
+    Args:
+        subject: id of the experiment that is to be launched.
+
+    Returns:
+        The result, and the ids of the entries that support it.
+
+    Raises:
+        JobError: the backend refused the smoke run. A failed check is no error.
+    """
+    estimates, refs = _Estimates(), [training_set.id]
+    checks: list[PreflightCheck] = []
+    steps: list[tuple[str, Callable[[], str]]] = [
+        ("config", lambda: _check_config(config)),
+        ("data", lambda: _check_data(workspace, config, training_set)),
+        ("parent", lambda: _check_parent(config)),
+        ("rewards", lambda: _check_rewards(config)),
+        ("memory", lambda: _check_memory(workspace, config, training_set.body, estimates)),
+        ("disk", lambda: _check_disk(workspace, config)),
+        ("time", lambda: _check_time(workspace, config, training_set.body, estimates)),
+        ("smoke", lambda: _check_smoke(workspace, config, subject, refs)),
+    ]
+    for name, check in steps:
+        try:
+            checks.append(PreflightCheck(name=name, ok=True, detail=check()))
+        except (_FailedCheckError, BudgetError) as error:
+            checks.append(PreflightCheck(name=name, ok=False, detail=str(error)[:1000]))
+            break
+    result = Preflight(
+        config_sha256=config_sha256(config),
+        passed=len(checks) == len(steps) and all(check.ok for check in checks),
+        checks=checks,
+        estimate_seconds=round(estimates.seconds, 1),
+        estimate_memory_gib=round(estimates.memory_gib, 3),
+    )
+    return result, tuple(refs)
+
+
+def smoke_label(config: TrainingConfig, shape: ModelShape) -> str:
+    """Label of the smoke run of a config: equal for all configs that stress a machine alike.
+
+    The data is not part of it: the smoke run takes the longest rows, and how long rows may be is a trainer field.
+    """
+    fields = {name: value for name, value in config.trainer.items() if name not in NOT_IN_SMOKE}
+    rewards = [spec.name for spec in config.reward]
+    model = [shape.architecture, shape.parameters, shape.layers, shape.hidden, shape.vocabulary]
+    return f"smoke-{sha256_text(canonical_json([config.method, model, fields, rewards, config.dtype]))[:12]}"
+
+
+def _check_config(config: TrainingConfig) -> str:
+    try:
+        check_trainer(config.method, config.trainer)
+    except CrewError as error:
+        raise _FailedCheckError(str(error)) from error
+    return f"{len(config.trainer)} trainer fields are valid for the installed {config.method.upper()} trainer"
+
+
+def _check_data(workspace: Workspace, config: TrainingConfig, training_set: Entry[TrainingSet]) -> str:
+    body = training_set.body
+    if body.method != config.method:
+        raise _FailedCheckError(f"{training_set.id} was prepared for {body.method}, but the job is {config.method}.")
+    verdict = body.contamination
+    if not verdict.passed:
+        raise _FailedCheckError(
+            f"{training_set.id} did not pass the contamination check: {verdict.rows_matched} of its rows overlap with "
+            "the benchmark. Prepare it again with those rows dropped."
+        )
+    path = workspace.run.absolute(body.path)
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise _FailedCheckError(f"the file of {training_set.id}, {path}, cannot be read: {error}") from error
+    if not found == body.sha256 == verdict.sha256:
+        raise _FailedCheckError(
+            f"the contamination verdict of {training_set.id} is for sha256 {verdict.sha256[:12]}, but the file has "
+            f"{found[:12]} now: prepare and audit it again."
+        )
+    return f"{body.rows} rows, sha256 {found[:12]}, verdict passed on {verdict.rows_checked} rows"
+
+
+def _check_parent(config: TrainingConfig) -> str:
+    try:
+        shape = model_shape(Path(config.model))
+    except CrewError as error:
+        raise _FailedCheckError(str(error)) from error
+    return f"{shape.parameters:,} parameters, {shape.architecture}"
+
+
+def _check_rewards(config: TrainingConfig) -> str:
+    if config.method != "grpo":
+        return "not needed for SFT"
+    try:
+        return "; ".join(
+            check_rewards([spec.name for spec in config.reward], config.answer_template, config.answer_labels)
+        )
+    except CrewError as error:
+        raise _FailedCheckError(str(error)) from error
+
+
+def _check_memory(
+    workspace: Workspace, config: TrainingConfig, training_set: TrainingSet, estimates: _Estimates
+) -> str:
+    need = memory_gib(config.method, config.trainer, model_shape(Path(config.model)), training_set.max_tokens)
+    estimates.memory_gib = need
+    have = workspace.compute.capacity().device_memory_gib
+    if need > have:
+        raise _FailedCheckError(
+            f"needs about {need:.1f} GiB, but one job has {have:.1f} GiB on this backend. Halve "
+            "`per_device_train_batch_size` and double `gradient_accumulation_steps`, or set `gradient_checkpointing`."
+        )
+    return f"about {need:.1f} of {have:.1f} GiB"
+
+
+def _check_disk(workspace: Workspace, config: TrainingConfig) -> str:
+    parameters = model_shape(Path(config.model)).parameters
+    copies = 1.0  # 4 bytes a parameter
+    if trainer_value(config.method, config.trainer, "save_strategy") != "no" and "save_strategy" in config.trainer:
+        # a checkpoint has the weights and two moments; without a limit, how many there will be is not known: count 5
+        copies += 3.0 * int(trainer_value(config.method, config.trainer, "save_total_limit") or 5)
+    need = parameters * 4 * copies / 2**30 + DISK_MARGIN_GIB
+    have = free_gib(workspace.run.root)
+    if need > have:
+        raise _FailedCheckError(
+            f"needs about {need:.1f} GiB of disk, but {have:.1f} GiB are free at {workspace.run.root}."
+        )
+    return f"about {need:.2f} of {have:.1f} GiB"
+
+
+def _check_time(workspace: Workspace, config: TrainingConfig, training_set: TrainingSet, estimates: _Estimates) -> str:
+    need = estimate_seconds(workspace, config.method, config.trainer, training_set.rows)
+    estimates.seconds = need
+    have = workspace.budget.for_experiments
+    if need > have:
+        raise _FailedCheckError(
+            f"needs about {need:.0f} s, but {have:.0f} s are left for experiments. Train for fewer steps, or give the "
+            "run more `--hours`."
+        )
+    return f"about {need:.0f} of {have:.0f} s"
+
+
+def _check_smoke(workspace: Workspace, config: TrainingConfig, subject: str, refs: list[str]) -> str:
+    label = smoke_label(config, model_shape(Path(config.model)))
+    earlier = _finished(workspace, label)
+    if earlier is not None:
+        refs.append(earlier.id)
+        return _told(earlier.body, f"passed before, as {earlier.id}")
+    smoke = config.model_copy(update={"smoke": True, "resume": False, "max_seconds": None, "trackio_project": None})
+    outcome = wait(workspace, launch(workspace, _smoke_request(workspace, smoke, label, subject)))
+    refs.append(outcome.id)
+    return _told(outcome.body, f"{outcome.body.steps} steps in {outcome.body.wall_s:.0f} s")
+
+
+def _smoke_request(workspace: Workspace, smoke: TrainingConfig, label: str, subject: str) -> JobRequest:
+    attempts = sum(1 for job in workspace.board.of(JobStarted) if job.body.label.split(".")[0] == label)
+    pending = [job for job in _jobs(workspace, label) if _outcome_of(workspace, job.body.label) is None]
+    # a smoke run that failed for this config may pass once the machine is better: a new attempt, not the old answer
+    name = pending[-1].body.label if pending else (label if attempts == 0 else f"{label}.{attempts + 1}")
+    one_step: Mapping[str, Any] = {**smoke.trainer, "max_steps": SMOKE_STEPS}
+    return JobRequest(
+        label=name,
+        role="smoke",
+        subject=subject,
+        module=f"posttrain_crew.tools.training.{smoke.method}",
+        directory=workspace.run.root / "smoke" / name,
+        config=job_config(smoke),
+        estimate_seconds=estimate_seconds(workspace, smoke.method, one_step, rows=1),
+        attempt=max(1, attempts + (0 if pending else 1)),
+    )
+
+
+def _jobs(workspace: Workspace, label: str) -> list[Entry[JobStarted]]:
+    return [job for job in workspace.board.of(JobStarted) if job.body.label.split(".")[0] == label]
+
+
+def _outcome_of(workspace: Workspace, label: str) -> Entry[JobOutcome] | None:
+    return next((entry for entry in workspace.board.of(JobOutcome) if entry.body.label == label), None)
+
+
+def _finished(workspace: Workspace, label: str) -> Entry[JobOutcome] | None:
+    """A smoke run of this label that passed."""
+    found = [_outcome_of(workspace, job.body.label) for job in _jobs(workspace, label)]
+    return next((entry for entry in found if entry is not None and entry.body.ok), None)
+
+
+def _told(outcome: JobOutcome, when_ok: str) -> str:
+    if not outcome.ok:
+        raise _FailedCheckError(f"the smoke run failed ({outcome.error_class}): {outcome.message}")
+    return when_ok
