@@ -2,8 +2,9 @@
 
 Each round trains the same model on the same rows with the same arguments four times, in the order SFT bare, SFT crew,
 GRPO bare, GRPO crew, and the next round in the reverse order, all in one process: load on the machine then touches both
-sides alike. Reported is the median seconds per step over all rounds, first step of each training left out, and
-the ratio crew / bare. Aim: at most 1.03.
+sides alike. Reported are the medians per step over all rounds, first step of each training left out: wall seconds, and
+CPU seconds of the whole process (trackio's threads with them), which other programs on the machine disturb less. Aim: a
+ratio crew / bare of at most 1.03.
 
     python benchmarks/trainer_overhead.py                  # the embedded base (made on first use, about two minutes)
     python benchmarks/trainer_overhead.py --model DIR --rounds 6
@@ -44,8 +45,8 @@ def rows(method: str) -> list[dict[str, Any]]:
     return made
 
 
-def step_seconds(method: str, crew: bool, model_path: str, folder: Path, trackio: bool) -> list[float]:
-    """Wall seconds of each step but the first."""
+def step_seconds(method: str, crew: bool, model_path: str, folder: Path, trackio: bool) -> list[tuple[float, float]]:
+    """(wall, CPU) seconds of each step but the first."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 
@@ -57,10 +58,10 @@ def step_seconds(method: str, crew: bool, model_path: str, folder: Path, trackio
         """Times the end of each step; the same on both sides."""
 
         def __init__(self) -> None:
-            self.times: list[float] = []
+            self.times: list[tuple[float, float]] = []
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.times.append(time.perf_counter())
+            self.times.append((time.perf_counter(), time.process_time()))
 
     config = TrainingConfig(
         method="sft" if method == "sft" else "grpo",
@@ -83,7 +84,7 @@ def step_seconds(method: str, crew: bool, model_path: str, folder: Path, trackio
     clock = Clock()
     trainer.add_callback(clock)
     trainer.train()
-    return [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+    return [(b[0] - a[0], b[1] - a[1]) for a, b in zip(clock.times, clock.times[1:], strict=False)]
 
 
 def main() -> None:
@@ -104,16 +105,18 @@ def main() -> None:
 
         model = str(ensure_base(default_cache_dir(), print))
     order = [("sft", False), ("sft", True), ("grpo", False), ("grpo", True)]
-    measured: dict[tuple[str, bool], list[float]] = {side: [] for side in order}
+    measured: dict[tuple[str, bool], list[tuple[float, float]]] = {side: [] for side in order}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TRACKIO_DIR"] = str(Path(folder) / "trackio")
         for turn in range(options.rounds):
             for side in order if turn % 2 == 0 else order[::-1]:
                 measured[side] += step_seconds(*side, model, Path(folder), not options.no_trackio)
-    print(f"\n{'method':8}{'bare s/step':>14}{'crew s/step':>14}{'ratio':>8}{'steps each':>12}")
+    print(f"\n{'method':8}{'clock':6}{'bare s/step':>14}{'crew s/step':>14}{'ratio':>8}{'steps each':>12}")
     for method in ("sft", "grpo"):
-        bare, crew = median(measured[method, False]), median(measured[method, True])
-        print(f"{method:8}{bare:14.4f}{crew:14.4f}{crew / bare:8.3f}{len(measured[method, True]):12}")
+        for position, clock in enumerate(("wall", "cpu")):
+            bare, crew = (median(pair[position] for pair in measured[method, side]) for side in (False, True))
+            count = len(measured[method, True])
+            print(f"{method:8}{clock:6}{bare:14.4f}{crew:14.4f}{crew / bare:8.3f}{count:12}")
     print(json.dumps({"threads": options.threads, "rounds": options.rounds, "load": os.getloadavg()}))
 
 

@@ -22,6 +22,8 @@ from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["MAX_ATTEMPTS", "Collector"]
 
+_OURS = ("train", "evaluate")
+"""Roles of the jobs that are collected here."""
 MAX_ATTEMPTS = 4
 """Starts of one job, the first included, before it counts as failed. Only killed and cancelled jobs start again."""
 
@@ -33,40 +35,26 @@ class Collector:
         self._workspace = workspace
         self._board = workspace.board
         self._progress: dict[str, dict[str, Any]] = {}
+        self._followed: set[str] = set()
 
     def repair(self) -> None:
-        """At the start of a session: submit jobs that were posted but never started, and finish half-done steps."""
-        state = RunState.of(self._board)
-        for job in state.running:
-            if job.body.role in ("train", "evaluate") and poll(self._workspace, job) == "lost":
-                launch_again(self._workspace, job)
-        collected = {ref for entry in self._board.of(Evaluation) for ref in entry.refs}
-        jobs = {job.body.label: job for job in self._board.of(JobStarted)}
-        relaunched = {ref for job in jobs.values() for ref in job.refs}
-        for outcome in self._board.of(JobOutcome):
-            job_of = jobs[outcome.body.label]
-            if job_of.id in relaunched:
-                continue
-            if job_of.body.role == "evaluate" and job_of.id not in collected:
-                self._after_evaluation(job_of, outcome)
-            elif job_of.body.role == "train":
-                self._after_training(job_of, outcome)
-        self._decide()
-
-    def tick(self) -> bool:
-        """Look at every running job once. Returns whether a job has ended."""
-        news = False
+        """At the start of a session: submit jobs that were posted but never started."""
         for job in RunState.of(self._board).running:
-            if job.body.role not in ("train", "evaluate"):
+            if job.body.role in _OURS and poll(self._workspace, job) == "lost":
+                launch_again(self._workspace, job)
+
+    def tick(self) -> None:
+        """Look at every running job once, then take the steps that finished jobs ask for."""
+        for job in RunState.of(self._board).running:
+            if job.body.role not in _OURS:
                 continue  # the work order that launched a smoke run or a probe waits for it
             state = poll(self._workspace, job)
-            if state in ("queued", "running"):
-                news |= job.body.role == "train" and self._watch(job)
-            elif state == "ended":
-                self._ended(job)
-                news = True
+            if state == "ended":
+                post_outcome(self._workspace, job)
+            elif state == "running" and job.body.role == "train":
+                self._watch(job)
+        self._follow_up()
         self._decide()
-        return news
 
     def progress(self) -> list[dict[str, Any]]:
         """The running jobs with their last metric, for the live view."""
@@ -80,33 +68,44 @@ class Collector:
         """End the running training and evaluation jobs without posting an outcome: a resume starts them again."""
         for job in RunState.of(self._board).running:
             handle = handle_of(self._workspace, job)
-            if handle is not None and job.body.role in ("train", "evaluate"):
+            if handle is not None and job.body.role in _OURS:
                 self._workspace.compute.cancel(handle)
 
     def abandon_all(self, reason: str) -> None:
         """End the running experiments for good, for example because the time for experiments is used up."""
         for job in RunState.of(self._board).running:
             handle = handle_of(self._workspace, job)
-            if handle is None or job.body.role not in ("train", "evaluate") or job.body.final:
+            if handle is None or job.body.role not in _OURS or job.body.final:
                 continue
             self._workspace.compute.cancel(handle)
             post_outcome(self._workspace, job, stopped=("timeout", reason))
             if job.body.subject != "base":
                 self._abandon(job.body.subject, job.id, reason)
 
-    def _ended(self, job: Entry[JobStarted]) -> None:
-        outcome = post_outcome(self._workspace, job)
-        if job.body.role == "train":
-            self._after_training(job, outcome)
-        else:
-            self._after_evaluation(job, outcome)
+    def _follow_up(self) -> None:
+        """What each outcome asks for, once per session; every step looks up first what an earlier session did."""
+        jobs = {job.body.label: job for job in self._board.of(JobStarted)}
+        relaunched = {ref for job in jobs.values() for ref in job.refs}
+        collected = {ref for entry in self._board.of(Evaluation) for ref in entry.refs}
+        for outcome in self._board.of(JobOutcome):
+            job = jobs[outcome.body.label]
+            if outcome.id in self._followed or job.body.role not in _OURS:
+                continue
+            self._followed.add(outcome.id)
+            if job.id in relaunched or job.id in collected:
+                continue
+            if job.body.role == "train":
+                self._after_training(job, outcome)
+            else:
+                self._after_evaluation(job, outcome)
 
     def _after_training(self, job: Entry[JobStarted], outcome: Entry[JobOutcome]) -> None:
         if self._started_again(job, outcome):
             return
         self._diagnose(job.body.subject)
         if not outcome.body.ok:
-            self._abandon(job.body.subject, outcome.id, f"training failed ({outcome.body.error_class})")
+            reason = f"training failed ({outcome.body.error_class}): {outcome.body.message[:300]}"
+            self._abandon(job.body.subject, outcome.id, reason)
 
     def _after_evaluation(self, job: Entry[JobStarted], outcome: Entry[JobOutcome]) -> None:
         if self._started_again(job, outcome):
@@ -132,30 +131,24 @@ class Collector:
         return True
 
     def _decide(self) -> None:
-        """Promote, discard or abandon every experiment that is ready for it, in the order of the experiments."""
+        """Promote or discard every evaluated experiment that is not decided yet, in the order of the experiments."""
         for view in RunState.of(self._board).experiments.values():
             if view.evaluation is not None and view.decision is None:
                 promotion(self._workspace, view.id)
-            elif view.outcome is not None and view.stage == "failed":
-                self._after_training(view.jobs[-1], view.outcome)  # it failed at its launch: no job to wait for
 
-    def _watch(self, job: Entry[JobStarted]) -> bool:
-        """Read the metrics of a running training; end it when a rule says so. Returns whether it was ended."""
+    def _watch(self, job: Entry[JobStarted]) -> None:
+        """Read the metrics of a running training; end it when a rule says so."""
         history = read_metrics(self._workspace.run.absolute(job.body.directory) / "metrics.jsonl")
         if not history:
-            return False
+            return
         last = history[-1]
         self._note_progress(job, last)
         experiment = self._board.typed(job.body.subject, Experiment).body
         fatal = [f for f in findings(history, experiment.method, experiment.config) if f.stop]
         handle = handle_of(self._workspace, job)
-        if not fatal or handle is None:
-            return False
-        self._workspace.compute.cancel(handle)
-        outcome = post_outcome(self._workspace, job, stopped=("stopped_by_rule", fatal[0].message))
-        self._diagnose(job.body.subject)
-        self._abandon(job.body.subject, outcome.id, f"stopped by a watch rule: {fatal[0].message}")
-        return True
+        if fatal and handle is not None:
+            self._workspace.compute.cancel(handle)
+            post_outcome(self._workspace, job, stopped=("stopped_by_rule", fatal[0].message))
 
     def _note_progress(self, job: Entry[JobStarted], last: dict[str, Any]) -> None:
         step, total = int(last.get("step", 0)), int(last.get("total_steps", 0) or 0)

@@ -81,6 +81,7 @@ class Loop:
         """
         try:
             self._collector.repair()
+            self._collector.tick()
             for order in self._open_orders():
                 self._dispatch(order)
             while not self._round():
