@@ -21,7 +21,7 @@ from posttrain_crew.state import RunState
 from posttrain_crew.tools.embedded.catalogue import write_catalogue
 from tests.e2e.conftest import crew
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("shared_cache")]
 
 
 def test_the_embedded_run_improves_the_base(tmp_path: Path) -> None:
