@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from posttrain_crew.blackboard import Entry
-from posttrain_crew.entries import Decision, Evaluation, Experiment, Incident, JobOutcome, JobStarted
+from posttrain_crew.entries import Decision, Evaluation, Experiment, Incident, JobOutcome, JobStarted, TrainingSet
 from posttrain_crew.errors import BudgetError, CrewError
 from posttrain_crew.state import RunState
 from posttrain_crew.tools.compute.jobs import handle_of, launch_again, poll, post_outcome, relaunch
 from posttrain_crew.tools.evaluation.collect import collect
 from posttrain_crew.tools.evaluation.gates import promotion
 from posttrain_crew.tools.training.desk import TrainingDesk
+from posttrain_crew.tools.training.estimate import steps_of
 from posttrain_crew.tools.training.metrics import read_metrics
 from posttrain_crew.tools.training.watch import findings
 from posttrain_crew.tools.workspace import Workspace
@@ -141,25 +142,30 @@ class Collector:
         history = read_metrics(self._workspace.run.absolute(job.body.directory) / "metrics.jsonl")
         if not history:
             return
-        last = history[-1]
-        self._note_progress(job, last)
         experiment = self._board.typed(job.body.subject, Experiment).body
+        self._note_progress(job, experiment, history)
         fatal = [f for f in findings(history, experiment.method, experiment.config) if f.stop]
         handle = handle_of(self._workspace, job)
         if fatal and handle is not None:
             self._workspace.compute.cancel(handle)
             post_outcome(self._workspace, job, stopped=("stopped_by_rule", fatal[0].message))
 
-    def _note_progress(self, job: Entry[JobStarted], last: dict[str, Any]) -> None:
-        step, total = int(last.get("step", 0)), int(last.get("total_steps", 0) or 0)
+    def _note_progress(self, job: Entry[JobStarted], experiment: Experiment, history: list[dict[str, Any]]) -> None:
+        first, last = history[0], history[-1]
+        training_set = self._board.typed(experiment.training_set, TrainingSet).body
+        step = int(last.get("step", 0))
+        total = 0
+        if experiment.method != "dpo":  # no DPO trainer is shipped, but a plugin may bring one
+            total = steps_of(experiment.method, experiment.config, training_set.rows)
         metric = next((name for name in ("reward", "loss") if isinstance(last.get(name), int | float)), None)
-        elapsed = float(last.get("elapsed_s", 0.0) or 0.0)
+        steps = step - int(first.get("step", 0))
+        per_step = (float(last["time"]) - float(first["time"])) / steps if steps > 0 else None
         row: dict[str, Any] = {
             "step": step,
             "total_steps": total,
             "metric": metric,
             "value": round(float(last[metric]), 4) if metric else None,
-            "eta_s": round(elapsed / step * (total - step), 1) if step and total and elapsed else None,
+            "eta_s": round(per_step * max(0, total - step), 1) if per_step is not None else None,
         }
         if self._progress.get(job.body.label) != row:
             self._progress[job.body.label] = row

@@ -28,7 +28,7 @@ from posttrain_crew.entries import (
     WorkOrder,
     WorkResult,
 )
-from posttrain_crew.errors import CrewError
+from posttrain_crew.errors import AgentError, BudgetError, CrewError
 from posttrain_crew.state import RunState
 from posttrain_crew.tasks.contracts import Plan
 from posttrain_crew.tools.workspace import Workspace
@@ -112,7 +112,13 @@ class Loop:
         elif self._thinking is not None:
             if self._thinking.ended:
                 thought, self._thinking = self._thinking, None
-                self._carry_out(thought.result(), state)
+                try:
+                    self._carry_out(thought.result(), state)
+                except AgentError as error:
+                    self._incident("the coordinator's plan", str(error), "it is asked again")
+                    self._refuse(str(error))
+                except BudgetError as error:
+                    self._stop(f"the coordinator cannot go on: {error}", state)
         elif not self._working and self._something_new():
             self._ask()
         return False
@@ -134,7 +140,7 @@ class Loop:
             if refusal is None:
                 self._stop(plan.finish_reason or plan.assessment, state)
             else:
-                self._refuse(refusal, state)
+                self._refuse(refusal)
             return
         known = {str(role["name"]) for role in self._team.roster()}
         accepted = [draft for draft in plan.orders if draft.specialist in known]
@@ -143,7 +149,7 @@ class Loop:
                 self._refusals.append(f"there is no specialist `{draft.specialist}`; the roster is {sorted(known)}.")
         if not accepted:
             if not state.running:
-                self._refuse("the plan held no order, nothing is running, and `finish` was not set.", state)
+                self._refuse("the plan held no order, nothing is running, and `finish` was not set.")
             return
         self._refusals.clear()
         run_entry = state.run
@@ -186,7 +192,8 @@ class Loop:
                 continue
             result = work.result().body
             if not result.ok:
-                self._incident(f"order {name} to {result.specialist}", result.error or "no reason given")
+                what, instead = result.error or "no reason given", "the coordinator plans without its result"
+                self._incident(f"order {name} to {result.specialist}", what, instead)
 
     def _something_new(self) -> bool:
         return any(entry.kind in _NEWS for entry in self._board.since(self._asked_at)) or bool(self._refusals)
@@ -214,7 +221,7 @@ class Loop:
             return None
         return f"no ablation of {state.best} has been run, and there is time for one."
 
-    def _refuse(self, reason: str, state: RunState) -> None:
+    def _refuse(self, reason: str) -> None:
         self._refusals.append(reason)
         self._workspace.events.emit("incident", where="plan", what=reason, instead="the coordinator is asked again")
 
@@ -243,11 +250,9 @@ class Loop:
             return False
         return True
 
-    def _incident(self, where: str, what: str) -> None:
-        self._board.post(
-            Incident(where=where, what=what[:1000], instead="the coordinator plans without its result"), author="crew"
-        )
-        self._workspace.events.emit("incident", where=where, what=what, instead="the coordinator plans without it")
+    def _incident(self, where: str, what: str, instead: str) -> None:
+        self._board.post(Incident(where=where, what=what[:1000], instead=instead), author="crew")
+        self._workspace.events.emit("incident", where=where, what=what, instead=instead)
 
     def _pause(self) -> None:
         """Until the next tick, or until an agent answers."""

@@ -1,0 +1,188 @@
+"""The loop's own rules, with agents that misbehave on purpose: what an LLM can do wrong must not end or bend a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain_crew.agents.roles import load_roles
+from posttrain_crew.blackboard import Entry
+from posttrain_crew.budget import Budget, Limits
+from posttrain_crew.crews.finish import summary
+from posttrain_crew.crews.loop import Loop, StopRequestedError
+from posttrain_crew.crews.posttrain import RunOptions, minimum_seconds, start
+from posttrain_crew.entries import Decision, Evaluation, Experiment, Incident, WorkOrder, WorkResult
+from posttrain_crew.errors import AgentError, BudgetTooSmallError, RunError, TargetError
+from posttrain_crew.state import RunState
+from posttrain_crew.target import Target
+from posttrain_crew.tasks.contracts import OrderDraft, Plan
+from posttrain_crew.tools.workspace import Workspace
+
+
+class ScriptedTeam:
+    """Says what a test wants an LLM to have said; orders come back as failed."""
+
+    def __init__(self, workspace: Workspace, plans: Iterator[Plan]) -> None:
+        self.roles = load_roles()
+        self._workspace = workspace
+        self._plans = plans
+        self.orders: list[str] = []
+        self.briefs: list[dict[str, Any]] = []
+
+    def roster(self) -> list[dict[str, Any]]:
+        return [role.roster() for role in self.roles.values() if role.specialist]
+
+    def plan(self, brief: dict[str, Any]) -> Plan:
+        self.briefs.append(brief)
+        plan = next(self._plans, None)
+        if plan is None:
+            raise AgentError("the model answered with a poem.")
+        return plan
+
+    def run(self, order: Entry[WorkOrder]) -> Entry[WorkResult]:
+        self.orders.append(order.id)
+        return self._workspace.board.post(
+            WorkResult(specialist=order.body.specialist, ok=False, error="nothing came back"),
+            author=order.body.specialist,
+            refs=(order.id,),
+            key=f"result:{order.id}",
+        )
+
+
+def loop_of(workspace: Workspace, *plans: Plan) -> tuple[Loop, ScriptedTeam]:
+    team = ScriptedTeam(workspace, iter(plans))
+    return Loop(workspace, team), team  # type: ignore[arg-type]
+
+
+def order(specialist: str) -> OrderDraft:
+    return OrderDraft(specialist=specialist, objective="work", budget_seconds=5)
+
+
+def test_a_coordinator_that_fails_for_ever_ends_the_run_without_a_gain(workspace: Workspace) -> None:
+    loop, team = loop_of(workspace)
+    loop.run()
+    assert len(team.briefs) == 3
+    result = summary(workspace)
+    assert result["verdict"] == "no significant gain"
+    assert result["test_evaluations"] == 0
+    assert "poem" in " ".join(entry.body.what for entry in workspace.board.of(Incident))
+    assert (workspace.run.final_model / "config.json").is_file(), "a run ends with a valid model, here the base"
+    assert workspace.run.report_html.is_file()
+
+
+def test_an_unknown_specialist_is_refused_and_named_in_the_next_brief(workspace: Workspace) -> None:
+    loop, team = loop_of(workspace, Plan(assessment="", orders=[order("plumber")]))
+    loop.run()
+    assert team.orders == []
+    assert "plumber" in " ".join(team.briefs[1]["refusals"])
+
+
+def test_failed_orders_are_incidents_and_the_coordinator_is_asked_again(workspace: Workspace) -> None:
+    end = Plan(assessment="", finish=True, finish_reason="nothing helps")
+    loop, team = loop_of(workspace, Plan(assessment="", orders=[order("literature"), order("data")]), end)
+    loop.run()
+    assert len(team.orders) == 2
+    assert all(entry["ok"] is False for entry in team.briefs[1]["orders"])
+    assert {entry.body.what for entry in workspace.board.of(Incident)} == {"nothing came back"}
+    stop = RunState.of(workspace.board).stop
+    assert stop is not None
+    assert stop.body.reason == "nothing helps"
+
+
+def test_used_up_time_stops_the_search(workspace: Workspace) -> None:
+    now = [0.0]
+    budget = Budget(workspace.board, Limits(hours=1.0), clock=lambda: now[0])
+    late = Workspace(workspace.board, workspace.run, workspace.target, budget, workspace.compute, workspace.events)
+    now[0] = 0.95 * 3600
+    loop, team = loop_of(late, Plan(assessment="", orders=[order("data")]))
+    loop.run()
+    assert team.orders == []
+    assert "time" in summary(late)["reason"]
+
+
+def test_a_stop_request_ends_the_session_and_can_be_resumed(workspace: Workspace) -> None:
+    workspace.run.stop_request.touch()
+    loop, _ = loop_of(workspace)
+    with pytest.raises(StopRequestedError, match="crew resume"):
+        loop.run()
+    assert not workspace.run.stop_request.exists()
+    again, _ = loop_of(workspace)
+    again.run()
+    assert RunState.of(workspace.board).verdict is not None
+
+
+def test_a_winner_without_an_ablation_may_not_end_the_run(
+    workspace: Workspace, make_model: Callable[..., Path], promoted: str
+) -> None:
+    finish = Plan(assessment="", finish=True, finish_reason="enough")
+    loop, _ = loop_of(workspace, finish)
+    state = RunState.of(workspace.board)
+    assert "no ablation" in str(loop._may_not_finish(state))
+    workspace.board.post(
+        Experiment(
+            parent="base",
+            hypothesis="h",
+            method="sft",
+            training_set="ts-1",
+            config={},
+            purpose="ablation",
+            ablates=promoted,
+            seed=0,
+        ),
+        author="trainer",
+        refs=("run-1",),
+    )
+    assert loop._may_not_finish(RunState.of(workspace.board)) is None
+
+
+@pytest.fixture
+def promoted(workspace: Workspace) -> str:
+    """An experiment that was promoted, as far as the loop's rule looks."""
+    board = workspace.board
+    experiment = board.post(
+        Experiment(parent="base", hypothesis="h", method="sft", training_set="ts-1", config={}, seed=0),
+        author="trainer",
+        refs=("run-1",),
+    )
+    board.post(
+        Evaluation(
+            subject=experiment.id,
+            split="dev",
+            task="t",
+            few_shot=0,
+            n=10,
+            score=0.9,
+            ci_low=0.8,
+            ci_high=0.95,
+            lenient_score=0.9,
+            lenient_ci_low=0.8,
+            lenient_ci_high=0.95,
+            format_valid_rate=1.0,
+            accuracy_given_valid=0.9,
+            mean_output_chars=10,
+            truncated_rate=0.0,
+            harness="lm-eval",
+            directory="evaluations/x",
+            samples_sha256="0" * 64,
+        ),
+        author="crew",
+        refs=(experiment.id,),
+    )
+    board.post(Decision(action="promote", subject=experiment.id, reason="better"), author="crew", refs=(experiment.id,))
+    return experiment.id
+
+
+def test_refused_before_anything_is_made(tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = tmp_path / "runs"
+    with pytest.raises(BudgetTooSmallError, match="--hours"):
+        start(RunOptions(target="gpqa-mini", hours=0.001, runs_dir=runs))
+    with pytest.raises(TargetError, match="gpqa-mini"):
+        start(RunOptions(target="gpqa-minni", runs_dir=runs))
+    monkeypatch.setattr("posttrain_crew.crews.posttrain.free_gib", lambda _: 0.2)
+    with pytest.raises(RunError, match="Free some space"):
+        start(RunOptions(target="gpqa-mini", runs_dir=runs))
+    assert not runs.exists()
+    assert 30 < minimum_seconds(target) < 600
