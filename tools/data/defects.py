@@ -180,7 +180,8 @@ def _labels(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
     e = findings.estimate
     # the estimate is low, too, where the questions are harder than those that the base was measured on: the bound
     # decides, and a low estimate alone is told
-    if e is not None and e.informative and e.accuracy < limits.label_accuracy:
+    comparable = m["domain_match"] >= limits.domain_cosine  # elsewhere the base's dev accuracy says nothing
+    if e is not None and e.informative and comparable and e.accuracy < limits.label_accuracy:
         yield _noise(
             1 - e.accuracy,
             1 - limits.label_accuracy,
