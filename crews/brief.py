@@ -21,6 +21,7 @@ from posttrain_crew.entries import (
     WorkResult,
 )
 from posttrain_crew.state import ExperimentView, RunState
+from posttrain_crew.tools.training.estimate import estimate_seconds, rows_of
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["brief", "scores"]
@@ -103,6 +104,7 @@ def brief(workspace: Workspace, roster: list[dict[str, Any]], *, refusals: list[
                 "style": entry.body.style,
                 "rows": entry.body.rows,
                 "sources": [share.dataset for share in entry.body.sources],
+                "train_seconds": _train_seconds(workspace, entry.body),
             }
             for entry in board.of(TrainingSet, newest=NEWEST)
         ],
@@ -176,6 +178,14 @@ def _experiment(view: ExperimentView, sets: dict[str, Entry[TrainingSet]]) -> di
 
 def _job(job: Entry[JobStarted]) -> dict[str, Any]:
     return {"label": job.body.label, "role": job.body.role, "subject": job.body.subject}
+
+
+def _train_seconds(workspace: Workspace, training_set: TrainingSet) -> float | None:
+    """Expected wall seconds of a training on this set with the target's starting point for the method."""
+    if training_set.method == "dpo":
+        return None  # no trainer for it is shipped
+    start = workspace.target.training.sft if training_set.method == "sft" else workspace.target.training.grpo
+    return round(estimate_seconds(workspace, training_set.method, start, rows_of(training_set)), 1)
 
 
 def _typical_seconds(workspace: Workspace) -> dict[str, float]:

@@ -19,6 +19,8 @@ PATIENCE = 2
 """Candidates without a promotion, after widening, that end the search."""
 FIRST_WAVE = 2
 """Supervised experiments on different data before anything builds on the best of them."""
+SLACK = 2.0
+"""Time that an order may take, relative to what is expected: the trainer shortens what does not fit its order."""
 REMEDIES_PER_CAUSE = 2
 """A remedy that failed twice is not tried a third time."""
 
@@ -121,7 +123,7 @@ def _send(at: Position, ideas: list[Idea]) -> Plan:
         _order(
             "trainer",
             idea.hypothesis,
-            at.seconds(idea),
+            SLACK * at.seconds(idea),
             inputs=[i for i in (idea.training_set, idea.recipe, idea.parent, idea.ablates) if i and i != "base"],
             **idea.parameters(),
         )

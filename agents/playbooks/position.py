@@ -134,9 +134,13 @@ class Position:
         return any(e["ablates"] in ancestry for e in self.experiments)
 
     def seconds(self, idea: Idea) -> float:
-        """Training and evaluating it, seconds of wall time, from what such jobs took so far."""
+        """Training and evaluating it, seconds of wall time, as the brief expects it for the idea's data."""
         typical = self.brief["budget"]["typical_seconds"]
-        return float(typical.get(idea.method, 120.0)) * idea.cost_factor + float(typical.get("evaluation", 60.0))
+        of_set = next(
+            (s.get("train_seconds") for s in self.brief["training_sets"] if s["id"] == idea.training_set), None
+        )
+        training = float(of_set or typical.get(idea.method, 120.0))
+        return training * idea.cost_factor + float(typical.get("evaluation", 60.0))
 
     def affordable(self, idea: Idea) -> bool:
         """Whether the idea fits the time left for experiments."""

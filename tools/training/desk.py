@@ -26,9 +26,9 @@ Changes = dict[str, Any]
 
 TYPICAL_ROWS = 1000
 """Rows that `typical_seconds` is told for, where a config counts in epochs."""
-SLOWER_THAN_PLANNED = 3.0
+SLOWER_THAN_PLANNED = 4.0
 """A job stops itself cleanly, and keeps its model, after this many times its estimate."""
-LEAST_SECONDS = 120.0
+LEAST_SECONDS = 300.0
 
 
 class TrainingDesk:
