@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "RESULT_TYPES",
+    "AdviceResult",
     "DataResult",
     "EvaluationResult",
     "LiteratureResult",
@@ -91,10 +92,18 @@ class EvaluationResult(_Contract):
     reason: str
 
 
+class AdviceResult(_Contract):
+    """What a specialist contributes whose work fits none of the other types, for example one from a plugin."""
+
+    findings: list[str] = Field(description="Each in one sentence, with the ids of the entries that show it.")
+    summary: str = Field(description="At most 150 words.")
+
+
 RESULT_TYPES: dict[str, type[BaseModel]] = {
     "plan": Plan,
     "literature": LiteratureResult,
     "data": DataResult,
     "training": TrainingResult,
     "evaluation": EvaluationResult,
+    "advice": AdviceResult,
 }

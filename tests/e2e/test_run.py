@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,15 @@ import pytest
 import yaml
 
 from posttrain_crew.blackboard import Blackboard
-from posttrain_crew.entries import DatasetProfile, Evaluation, Experiment, JobOutcome, JobStarted, TrainingSet
+from posttrain_crew.entries import (
+    DatasetProfile,
+    Evaluation,
+    Experiment,
+    JobOutcome,
+    JobStarted,
+    TrainingSet,
+    WorkResult,
+)
 from posttrain_crew.state import RunState
 from posttrain_crew.tools.embedded.catalogue import write_catalogue
 from tests.e2e.conftest import crew
@@ -129,12 +138,22 @@ def test_killed_at_ten_moments_and_resumed(tmp_path: Path, small_target: Path) -
 
 
 def test_noise_labels_end_without_promotion(tmp_path: Path, small_target: Path) -> None:
-    """Labels replaced by noise: no training set, exit 3, and the report says why."""
+    """Labels replaced by noise: no training set, exit 3, and the report says why.
+
+    On the way a specialist of an installed third-party package is sent work, with no line changed here.
+    """
+    site = tmp_path / "site"
+    package = shutil.copytree(Path(__file__).parents[1] / "plugin_package", tmp_path / "plugin_package")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(site)]
+    subprocess.run([*pip, str(package)], check=True)
     catalogue = tmp_path / "catalogue"
     write_catalogue(catalogue, seed=0, noise_all_labels=True)
     raw = yaml.safe_load(small_target.read_text()) | {"candidates": [str(catalogue)]}
     small_target.write_text(yaml.safe_dump(raw))
-    done = crew("run", "posttrain", "--target", str(small_target), "--runs-dir", str(tmp_path / "runs"), "--json")
+    done = crew(
+        *("run", "posttrain", "--target", str(small_target), "--runs-dir", str(tmp_path / "runs"), "--json"),
+        environment={"PYTHONPATH": str(site)},
+    )
     assert done.code == 3, done.stderr[-3000:]
     result = done.last
     assert result["verdict"] == "no significant gain"
@@ -145,6 +164,9 @@ def test_noise_labels_end_without_promotion(tmp_path: Path, small_target: Path) 
     assert {entry.body.verdict for entry in board.of(DatasetProfile)} == {"rejected"}
     assert "label" in result["reason"]
     assert "label" in (run / "report.html").read_text()
+    advice = [entry.body for entry in board.of(WorkResult) if entry.body.specialist == "licences"]
+    assert [result.ok for result in advice] == [True]
+    assert len(advice[0].result["findings"]) == 6
 
 
 def test_the_same_run_over_http_through_litellm(tmp_path: Path, small_target: Path) -> None:
