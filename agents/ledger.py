@@ -45,9 +45,7 @@ class Ledger:
         if self.free and self._label.startswith("llm:plan:"):
             yield  # a plan of the playbook costs nothing and need not fill the blackboard
             return
-        before = self._budget.usage()
         self._budget.reserve(self._label, wall_s=0.0, usd=usd, tokens=tokens, refs=refs, final=True)
-        self._usd_before, self._tokens_before = before.usd, before.tokens
         try:
             yield
         finally:
@@ -71,10 +69,9 @@ class Ledger:
                 f"the price of the LLM is not known, and the run has a limit of {limits.usd:g} USD. Set "
                 "CREW_LLM_PRICE_IN and CREW_LLM_PRICE_OUT (USD per token), or lift the limit."
             )
-        if limits.usd is not None and self._usd_before + self.usd > limits.usd:
+        self._budget.note(self._label, tokens=self.tokens, usd=self.usd)
+        used = self._budget.usage()
+        if limits.usd is not None and used.usd > limits.usd:
             raise BudgetError(f"the LLM has used up the limit of {limits.usd:g} USD during `{self._label}`.")
-        if limits.tokens is not None and self._tokens_before + self.tokens > limits.tokens:
+        if limits.tokens is not None and used.tokens > limits.tokens:
             raise BudgetError(f"the LLM has used up the limit of {limits.tokens} tokens during `{self._label}`.")
-
-    _usd_before: float = 0.0
-    _tokens_before: int = 0

@@ -20,7 +20,7 @@ from posttrain_crew.agents.ledger import Ledger
 from posttrain_crew.agents.roles import Role
 from posttrain_crew.agents.verify import mentioned_ids, plan_problems, result_problems
 from posttrain_crew.blackboard import Entry
-from posttrain_crew.entries import EntryBody, WorkOrder, WorkResult
+from posttrain_crew.entries import EntryBody, SessionStarted, WorkOrder, WorkResult
 from posttrain_crew.errors import AgentError, CrewError, RoleError, RunError
 from posttrain_crew.plugins import hooks, merged
 from posttrain_crew.redact import redact
@@ -94,7 +94,8 @@ class Team:
         self._workspace.events.emit(
             "order_started", order=order.id, specialist=body.specialist, objective=body.objective
         )
-        ledger = Ledger(self._workspace.budget, f"llm:{order.id}", free=self._llm_spec == "playbook")
+        label = f"llm:{order.id}:{len(self._workspace.board.of(SessionStarted))}"  # each session pays for its own calls
+        ledger = Ledger(self._workspace.budget, label, free=self._llm_spec == "playbook")
         refs, values = [order.id], dict[str, Any]()
         try:
             role = self._role(body.specialist)

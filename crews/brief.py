@@ -68,7 +68,7 @@ def brief(workspace: Workspace, roster: list[dict[str, Any]], *, refusals: list[
     if state.best in state.experiments and state.experiments[state.best] not in kept:
         kept = [state.experiments[state.best], *kept]
     orders = board.of(WorkOrder, newest=ORDERS)
-    results = {ref: result for result in board.of(WorkResult, newest=ORDERS) for ref in result.refs}
+    results = {result.refs[0]: result for result in board.of(WorkResult, newest=ORDERS)}
     capacity = workspace.compute.capacity()
     sets = _training_sets(workspace)
     started = workspace.started
@@ -117,6 +117,7 @@ def brief(workspace: Workspace, roster: list[dict[str, Any]], *, refusals: list[
                 "parameters": order.body.parameters,
                 "done": order.id in results,
                 "ok": results[order.id].body.ok if order.id in results else None,
+                "result": _told(results[order.id].body) if order.id in results else {},
                 "error": (results[order.id].body.error or "")[:300] if order.id in results else "",
             }
             for order in orders
@@ -131,6 +132,11 @@ def brief(workspace: Workspace, roster: list[dict[str, Any]], *, refusals: list[
         "roster": roster,
         "refusals": refusals or [],
     }
+
+
+def _told(result: WorkResult) -> dict[str, Any]:
+    """What a trainer or evaluator said it started, so that an order that was refused is not taken for done."""
+    return {name: result.result[name] for name in ("experiment", "job", "launched", "reason") if name in result.result}
 
 
 def _training_sets(workspace: Workspace) -> dict[str, Entry[TrainingSet]]:

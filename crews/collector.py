@@ -10,9 +10,9 @@ from typing import Any
 
 from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import Decision, Evaluation, Experiment, Incident, JobOutcome, JobStarted, TrainingSet
-from posttrain_crew.errors import BudgetError, CrewError
+from posttrain_crew.errors import BudgetError, CrewError, GateError, JobError
 from posttrain_crew.state import RunState
-from posttrain_crew.tools.compute.jobs import handle_of, launch_again, poll, post_outcome, relaunch
+from posttrain_crew.tools.compute.jobs import MAX_ATTEMPTS, handle_of, launch_again, poll, post_outcome, relaunch
 from posttrain_crew.tools.evaluation.collect import collect
 from posttrain_crew.tools.evaluation.gates import promotion
 from posttrain_crew.tools.training.desk import TrainingDesk
@@ -21,12 +21,10 @@ from posttrain_crew.tools.training.metrics import read_metrics
 from posttrain_crew.tools.training.watch import findings
 from posttrain_crew.tools.workspace import Workspace
 
-__all__ = ["MAX_ATTEMPTS", "Collector"]
+__all__ = ["Collector"]
 
 _OURS = ("train", "evaluate")
 """Roles of the jobs that are collected here."""
-MAX_ATTEMPTS = 4
-"""Starts of one job, the first included, before it counts as failed. Only killed and cancelled jobs start again."""
 
 
 class Collector:
@@ -38,19 +36,19 @@ class Collector:
         self._progress: dict[str, dict[str, Any]] = {}
         self._followed: set[str] = set()
 
-    def repair(self) -> None:
-        """At the start of a session: submit jobs that were posted but never started."""
-        for job in RunState.of(self._board).running:
-            if job.body.role in _OURS and poll(self._workspace, job) == "lost":
-                launch_again(self._workspace, job)
+    def tick(self, *, orders_at_work: bool) -> None:
+        """Look at every running job once, then take the steps that finished jobs ask for.
 
-    def tick(self) -> None:
-        """Look at every running job once, then take the steps that finished jobs ask for."""
+        Args:
+            orders_at_work: some agent may be waiting for a smoke run or a probe; without one, they are closed here.
+        """
         for job in RunState.of(self._board).running:
-            if job.body.role not in _OURS:
-                continue  # the work order that launched a smoke run or a probe waits for it
+            if job.body.role not in _OURS and orders_at_work:
+                continue
             state = poll(self._workspace, job)
-            if state == "ended":
+            if state == "lost" and job.body.role in _OURS:
+                self._start_lost(job)
+            elif state == "ended":
                 post_outcome(self._workspace, job)
             elif state == "running" and job.body.role == "train":
                 self._watch(job)
@@ -83,6 +81,13 @@ class Collector:
             if job.body.subject != "base":
                 self._abandon(job.body.subject, job.id, reason)
 
+    def _start_lost(self, job: Entry[JobStarted]) -> None:
+        """Submit a job that is posted but runs nowhere: it waited for a slot, or a kill came before its submission."""
+        try:
+            launch_again(self._workspace, job)
+        except (BudgetError, JobError) as error:
+            self._incident(f"job {job.body.label}", str(error), "it is given up", job.id)
+
     def _follow_up(self) -> None:
         """What each outcome asks for, once per session; every step looks up first what an earlier session did."""
         jobs = {job.body.label: job for job in self._board.of(JobStarted)}
@@ -111,11 +116,15 @@ class Collector:
     def _after_evaluation(self, job: Entry[JobStarted], outcome: Entry[JobOutcome]) -> None:
         if self._started_again(job, outcome):
             return
-        if outcome.body.ok:
-            collect(self._workspace, job)
-            return
         reason = f"evaluation failed ({outcome.body.error_class}): {outcome.body.message[:300]}"
-        self._incident(f"evaluation of {job.body.subject}", reason, "it has no score and cannot be promoted")
+        if outcome.body.ok:
+            try:
+                collect(self._workspace, job)
+                return
+            except (GateError, JobError) as error:
+                reason = f"its result files cannot be used: {error}"
+        where = f"evaluation of {job.body.subject}"
+        self._incident(where, reason, "it has no score and cannot be promoted", outcome.id)
         if job.body.subject != "base" and not job.body.final:
             self._abandon(job.body.subject, outcome.id, reason)
 
@@ -125,17 +134,25 @@ class Collector:
         try:
             relaunch(self._workspace, job)
         except BudgetError as error:
-            self._incident(f"job {job.body.label}", f"it was {outcome.body.error_class}, and {error}", "it is given up")
+            what = f"it was {outcome.body.error_class}, and {error}"
+            self._incident(f"job {job.body.label}", what, "it is given up", outcome.id)
             return False
         what = f"the job was {outcome.body.error_class} in attempt {job.body.attempt}"
-        self._incident(f"job {job.body.label}", what, "it was started again")
+        self._incident(f"job {job.body.label}", what, "it was started again", outcome.id)
         return True
 
     def _decide(self) -> None:
         """Promote or discard every evaluated experiment that is not decided yet, in the order of the experiments."""
-        for view in RunState.of(self._board).experiments.values():
-            if view.evaluation is not None and view.decision is None:
+        state = RunState.of(self._board)
+        for view in state.experiments.values():
+            if state.stop is not None:
+                return  # the final test has begun: nothing is promoted behind its back
+            if view.evaluation is None or view.decision is not None:
+                continue
+            try:
                 promotion(self._workspace, view.id)
+            except GateError as error:  # not comparable: it cannot be promoted, but it must not end the run either
+                self._abandon(view.id, view.evaluation.id, f"it cannot be compared with the best: {error}")
 
     def _watch(self, job: Entry[JobStarted]) -> None:
         """Read the metrics of a running training; end it when a rule says so."""
@@ -178,7 +195,7 @@ class Collector:
         try:
             TrainingDesk(self._workspace).diagnose_experiment(experiment)
         except CrewError as error:
-            self._incident(f"diagnosis of {experiment}", str(error), "the experiment goes on without one")
+            self._incident(f"diagnosis of {experiment}", str(error), "it goes on without one", experiment)
 
     def _abandon(self, subject: str, ref: str, reason: str) -> None:
         self._board.post(
@@ -190,6 +207,7 @@ class Collector:
         )
         self._workspace.events.emit("decision", action="abandon", subject=subject, reason=reason)
 
-    def _incident(self, where: str, what: str, instead: str) -> None:
-        self._board.post(Incident(where=where, what=what[:1000], instead=instead), author="crew")
+    def _incident(self, where: str, what: str, instead: str, about: str) -> None:
+        body = Incident(where=where, what=what[:1000], instead=instead)
+        self._board.post(body, author="crew", refs=(about,), key=f"incident:{about}:{instead}")
         self._workspace.events.emit("incident", where=where, what=what, instead=instead)

@@ -25,6 +25,12 @@ EXIT_IMPROVED, EXIT_NO_GAIN = 0, 3
 
 def final_step(workspace: Workspace, state: RunState) -> bool:
     """Do the next step of the end. Returns whether the run is over; until then it is called at every tick."""
+    if state.baseline is None:
+        raise JobError(
+            f"the base was never measured, so nothing can be said about a gain. The run was stopped because: "
+            f"{state.stop.body.reason if state.stop else 'unknown'} "
+            f"The log is {workspace.run.evaluations}/base-dev/log.txt."
+        )
     if state.verdict is None:
         if not _tested(workspace, state):
             return False

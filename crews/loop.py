@@ -39,6 +39,11 @@ TICK_S = 0.25
 """How often running jobs are looked at."""
 MAX_REFUSED_PLANS = 3
 """Plans in a row that bring nothing before the loop ends the search itself."""
+MAX_FAILED_PLANS = 5
+"""Failures of the coordinator's LLM in a row that end the session, once no job is running any more."""
+LONGEST_PAUSE_S = 240.0
+PATIENCE_WITH_ORDERS_S = 60.0
+"""How long the end waits for agents that are still at work when the search is stopped."""
 _NEWS = frozenset(
     body.kind for body in (Decision, Diagnosis, Evaluation, JobOutcome, Recipe, TrainingSet, WorkResult, RunStarted)
 )
@@ -57,10 +62,18 @@ class Loop:
     Args:
         workspace: the run.
         team: the agents.
-        clock: seconds, for throttling the status file.
+        clock: seconds that only grow.
+        first_pause_s: seconds before the coordinator is asked again after its LLM failed; doubled each time.
     """
 
-    def __init__(self, workspace: Workspace, team: Team, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        team: Team,
+        clock: Callable[[], float] = time.monotonic,
+        first_pause_s: float = 15.0,
+    ) -> None:
+        self._first_pause_s = first_pause_s
         self._workspace = workspace
         self._board = workspace.board
         self._team = team
@@ -71,6 +84,9 @@ class Loop:
         self._asked_at = 0
         self._refusals: list[str] = []
         self._status_at = 0.0
+        self._failures = 0
+        self._ask_after = 0.0
+        self._over_since: float | None = None
 
     def run(self) -> None:
         """Work until the final gate has decided.
@@ -80,8 +96,7 @@ class Loop:
             CrewError: something that no further round could repair.
         """
         try:
-            self._collector.repair()
-            self._collector.tick()
+            self._collector.tick(orders_at_work=True)
             for order in self._open_orders():
                 self._dispatch(order)
             while not self._round():
@@ -100,12 +115,12 @@ class Loop:
                 f"the run {self._workspace.run.id} was stopped on request. Go on with "
                 f"`crew resume {self._workspace.run.id}`."
             )
-        self._collector.tick()
+        self._collector.tick(orders_at_work=bool(self._working))
         self._collect_orders()
         state = RunState.of(self._board)
         self._status("running")
         if state.stop is not None:
-            return not self._working and final_step(self._workspace, state)
+            return self._orders_are_over() and final_step(self._workspace, state)
         if (reason := self._stop_rule(state)) is not None:
             self._collector.abandon_all(reason)
             self._stop(reason, state)
@@ -114,11 +129,13 @@ class Loop:
                 thought, self._thinking = self._thinking, None
                 try:
                     self._carry_out(thought.result(), state)
+                    self._failures = 0
                 except AgentError as error:
-                    self._incident("the coordinator's plan", str(error), "it is asked again")
-                    self._refuse(str(error))
+                    self._plan_failed(error, state)
                 except BudgetError as error:
-                    self._stop(f"the coordinator cannot go on: {error}", state)
+                    reason = f"the coordinator cannot go on: {error}"
+                    self._collector.abandon_all(reason)
+                    self._stop(reason, state)
         elif not self._working and self._something_new():
             self._ask()
         return False
@@ -195,14 +212,35 @@ class Loop:
                 what, instead = result.error or "no reason given", "the coordinator plans without its result"
                 self._incident(f"order {name} to {result.specialist}", what, instead)
 
+    def _plan_failed(self, error: AgentError, state: RunState) -> None:
+        """The coordinator's LLM is down or answers nonsense: jobs go on, and it is asked again, later and later.
+
+        Raises:
+            AgentError: it failed too often and nothing is running; the run can be resumed when the LLM is back.
+        """
+        self._failures += 1
+        if self._failures >= MAX_FAILED_PLANS and not state.running:
+            raise error
+        pause = min(LONGEST_PAUSE_S, self._first_pause_s * 2 ** (self._failures - 1))
+        self._ask_after = self._clock() + pause
+        self._incident("the coordinator's plan", str(error), f"it is asked again in {pause:.0f} s")
+
+    def _orders_are_over(self) -> bool:
+        """After the stop, whether the end can begin: an agent that hangs may not eat the time kept for it."""
+        if self._over_since is None:
+            self._over_since = self._clock()
+        return not self._working or self._clock() - self._over_since > PATIENCE_WITH_ORDERS_S
+
     def _something_new(self) -> bool:
+        if self._failures:
+            return self._clock() >= self._ask_after
         return any(entry.kind in _NEWS for entry in self._board.since(self._asked_at)) or bool(self._refusals)
 
     def _stop_rule(self, state: RunState) -> str | None:
         """Rules that end the search whatever the coordinator thinks."""
         if self._workspace.budget.for_experiments <= 0:
             return f"the time for experiments ({self._workspace.budget.limits.hours:g} h less the final share) is used."
-        if len(self._refusals) >= MAX_REFUSED_PLANS:
+        if len(self._refusals) >= MAX_REFUSED_PLANS and not state.running:
             return f"{MAX_REFUSED_PLANS} plans in a row brought nothing; the last: {self._refusals[-1]}"
         return None
 
@@ -223,7 +261,7 @@ class Loop:
 
     def _refuse(self, reason: str) -> None:
         self._refusals.append(reason)
-        self._workspace.events.emit("incident", where="plan", what=reason, instead="the coordinator is asked again")
+        self._incident("plan", reason, "the coordinator is asked again")
 
     def _stop(self, reason: str, state: RunState) -> None:
         refs = [state.best] if state.best != "base" else [state.baseline.id] if state.baseline else []
@@ -240,7 +278,9 @@ class Loop:
 
     def _open_orders(self) -> list[Entry[WorkOrder]]:
         """Orders of an earlier session that have no result yet."""
-        answered = {ref for result in self._board.of(WorkResult) for ref in result.refs}
+        if RunState.of(self._board).stop is not None:
+            return []
+        answered = {result.refs[0] for result in self._board.of(WorkResult)}  # further refs are what it cites
         return [order for order in self._board.of(WorkOrder) if order.id not in answered]
 
     def _exists(self, entry_id: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from posttrain_crew.blackboard import Blackboard
 from posttrain_crew.budget import FINAL_SHARE, Budget, Limits
-from posttrain_crew.crews.runs import find_target
+from posttrain_crew.crews.runs import find_target, last_elapsed
 from posttrain_crew.entries import RunStarted, SessionStarted
 from posttrain_crew.errors import BudgetTooSmallError, RunError, TargetError
 from posttrain_crew.events import Events
@@ -157,7 +157,8 @@ def _work(
     events = Events(run.events)
     if listener is not None:
         events.subscribe(listener)
-    budget = Budget(board, Limits(hours=started.hours, usd=started.usd, tokens=started.tokens))
+    limits = Limits(hours=started.hours, usd=started.usd, tokens=started.tokens)
+    budget = Budget(board, limits, at_least=last_elapsed(run))
     workspace = Workspace(board, run, target, budget, compute, events)
     roles = load_roles(Path(started.prompts) if started.prompts else None)
     board.post(SessionStarted(pid=os.getpid(), host=socket.gethostname(), resumed=resumed), author="crew")

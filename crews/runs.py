@@ -19,7 +19,16 @@ from posttrain_crew.rundir import RunDirectory
 if TYPE_CHECKING:
     from posttrain_crew.target import Target
 
-__all__ = ["RunLine", "find_run", "find_target", "list_runs", "newest_run", "read_status", "target_files"]
+__all__ = [
+    "RunLine",
+    "find_run",
+    "find_target",
+    "last_elapsed",
+    "list_runs",
+    "newest_run",
+    "read_status",
+    "target_files",
+]
 
 
 def target_files() -> dict[str, Path]:
@@ -100,6 +109,15 @@ def read_status(run: RunDirectory) -> dict[str, Any]:
     status["pid"] = holder
     status["directory"] = str(run.root)
     return status
+
+
+def last_elapsed(run: RunDirectory) -> float:
+    """Seconds of work that the last session had counted when it wrote status.json; 0 where there is none."""
+    try:
+        status = json.loads(run.status.read_text(encoding="utf-8"))
+        return float(status["elapsed_s"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def list_runs(runs_dir: Path) -> list[RunLine]:

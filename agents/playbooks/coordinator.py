@@ -59,7 +59,7 @@ def _plan(at: Position) -> Plan:
 def _measure_base(at: Position) -> Plan:
     if at.failed_twice("evaluator"):
         return _finish(at, "the base could not be evaluated: " + at.orders_to("evaluator")[-1]["error"])
-    sent = [o["parameters"] for o in at.orders_to("evaluator") if o["ok"] is not False]
+    sent = at.asked("evaluator")
     wanted = [0] + [k for k in (at.brief["few_shot_wanted"],) if k]
     orders = [
         _order(
@@ -82,7 +82,7 @@ def _advice(at: Position) -> list[OrderDraft]:
 
 def _evaluations(at: Position) -> list[OrderDraft]:
     waiting = [e["id"] for e in at.experiments if e["stage"] == "trained" and e["decision"] is None]
-    asked = {o["parameters"].get("subject") for o in at.orders_to("evaluator") if o["ok"] is not False}
+    asked = {parameters.get("subject") for parameters in at.asked("evaluator")}
     return [
         _order("evaluator", f"Evaluate {subject} on dev.", 90, inputs=[subject], subject=subject, few_shot=0)
         for subject in waiting

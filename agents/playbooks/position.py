@@ -10,6 +10,9 @@ from posttrain_crew.files import canonical_json
 
 __all__ = ["Idea", "Position"]
 
+MAX_REFUSALS = 3
+"""Times that a tool may refuse the same order (no free slot, say) before it counts as tried."""
+
 
 @dataclass(frozen=True)
 class Idea:
@@ -80,14 +83,24 @@ class Position:
         last = self.orders_to(specialist)[-2:]
         return len(last) == 2 and all(order["done"] and order["ok"] is False for order in last)
 
+    def asked(self, specialist: str) -> list[dict[str, Any]]:
+        """The parameters of orders that led to something: not those that failed, nor those refused only once."""
+        refused: dict[str, int] = {}
+        found = []
+        for order in self.orders_to(specialist):
+            result = order.get("result") or {}
+            started = result.get("job") or result.get("experiment") or "job" not in result
+            key = canonical_json(order["parameters"])
+            refused[key] = refused.get(key, 0) + (not started)
+            if order["ok"] is not False and (started or refused[key] >= MAX_REFUSALS):
+                found.append(order["parameters"])
+        return found
+
     @cached_property
     def tried(self) -> set[str]:
         """Keys of the ideas that the trainer was sent already."""
         keys = set()
-        for order in self.orders_to("trainer"):
-            p = order["parameters"]
-            if order["done"] and order["ok"] is False:
-                continue  # the order failed before anything was tried; failed_twice stops a loop
+        for p in self.asked("trainer"):
             keys.add(canonical_json([p.get("method"), p.get("training_set"), p.get("parent"), p.get("changes") or {}]))
         return keys
 

@@ -17,6 +17,7 @@ and each message is one paragraph that says what is wrong, where, and what to do
       BudgetError           a reservation does not fit
         BudgetTooSmallError not even one experiment fits
       JobError              a job failed in a way that no typed outcome describes
+        SlotsBusyError      every slot is taken: the job starts when one is free
       AgentError            an agent or its LLM did not deliver a usable result
       PluginError           a plugin broke its contract
 """
@@ -39,6 +40,7 @@ __all__ = [
     "RoleError",
     "RunBusyError",
     "RunError",
+    "SlotsBusyError",
     "TargetError",
 ]
 
@@ -105,6 +107,10 @@ class BudgetTooSmallError(BudgetError):
 
 class JobError(CrewError):
     """A job could not be started, or ended without a readable outcome."""
+
+
+class SlotsBusyError(JobError):
+    """Every slot of a backend is taken; the job starts when one is free."""
 
 
 class AgentError(CrewError):

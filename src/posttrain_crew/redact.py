@@ -14,7 +14,10 @@ from urllib.parse import quote
 
 __all__ = ["child_environment", "is_secret_name", "redact"]
 
-_SECRET_NAME = re.compile(r"(TOKEN|API_?KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL|_KEY$)", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(TOKEN|API_?KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL|_KEY$|_PASS$|_PAT$|WEBHOOK|DATABASE_URL|ACCESS_KEY)",
+    re.IGNORECASE,
+)
 _NOT_SECRET = re.compile(r"^(TOKENIZERS_PARALLELISM|CREW_.*MAX_TOKENS)$")
 _SHAPES = re.compile(
     r"""hf_[A-Za-z0-9]{20,} | sk-[A-Za-z0-9_-]{16,} | gh[pousr]_[A-Za-z0-9]{20,} | github_pat_[A-Za-z0-9_]{20,}

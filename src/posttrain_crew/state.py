@@ -115,7 +115,7 @@ class RunState:
                     few_shot = evaluation
                 else:
                     baseline = evaluation
-            elif body.subject in views:
+            elif body.subject in views and not body.few_shot:
                 views[body.subject].evaluation = evaluation
         for comparison in board.of(Comparison):
             body_c = comparison.body

@@ -15,7 +15,7 @@ from posttrain_crew.crews.finish import summary
 from posttrain_crew.crews.loop import Loop, StopRequestedError
 from posttrain_crew.crews.posttrain import RunOptions, minimum_seconds, start
 from posttrain_crew.entries import Decision, Evaluation, Experiment, Incident, WorkOrder, WorkResult
-from posttrain_crew.errors import AgentError, BudgetTooSmallError, RunError, TargetError
+from posttrain_crew.errors import AgentError, BudgetTooSmallError, JobError, RunError, TargetError
 from posttrain_crew.state import RunState
 from posttrain_crew.target import Target
 from posttrain_crew.tasks.contracts import OrderDraft, Plan
@@ -54,33 +54,49 @@ class ScriptedTeam:
 
 def loop_of(workspace: Workspace, *plans: Plan) -> tuple[Loop, ScriptedTeam]:
     team = ScriptedTeam(workspace, iter(plans))
-    return Loop(workspace, team), team  # type: ignore[arg-type]
+    return Loop(workspace, team, first_pause_s=0.01), team  # type: ignore[arg-type]
 
 
 def order(specialist: str) -> OrderDraft:
     return OrderDraft(specialist=specialist, objective="work", budget_seconds=5)
 
 
-def test_a_coordinator_that_fails_for_ever_ends_the_run_without_a_gain(workspace: Workspace) -> None:
+def test_an_llm_that_is_down_ends_the_session_but_not_the_run(workspace: Workspace) -> None:
     loop, team = loop_of(workspace)
+    with pytest.raises(AgentError, match="poem"):
+        loop.run()
+    assert len(team.briefs) == 5
+    assert RunState.of(workspace.board).stop is None, "a resume goes on with the search"
+    assert "poem" in " ".join(entry.body.what for entry in workspace.board.of(Incident))
+
+
+def test_plans_that_bring_nothing_end_the_run_with_the_base(workspace: Workspace, baseline: None) -> None:
+    empty = Plan(assessment="let us wait")
+    loop, team = loop_of(workspace, empty, empty, empty)
     loop.run()
     assert len(team.briefs) == 3
     result = summary(workspace)
     assert result["verdict"] == "no significant gain"
     assert result["test_evaluations"] == 0
-    assert "poem" in " ".join(entry.body.what for entry in workspace.board.of(Incident))
     assert (workspace.run.final_model / "config.json").is_file(), "a run ends with a valid model, here the base"
     assert workspace.run.report_html.is_file()
 
 
-def test_an_unknown_specialist_is_refused_and_named_in_the_next_brief(workspace: Workspace) -> None:
-    loop, team = loop_of(workspace, Plan(assessment="", orders=[order("plumber")]))
+def test_without_a_baseline_there_is_no_verdict(workspace: Workspace) -> None:
+    loop, _ = loop_of(workspace, Plan(assessment="", finish=True, finish_reason="tired"))
+    with pytest.raises(JobError, match="never measured"):
+        loop.run()
+
+
+def test_an_unknown_specialist_is_refused_and_named_in_the_next_brief(workspace: Workspace, baseline: None) -> None:
+    end = Plan(assessment="", finish=True, finish_reason="nothing helps")
+    loop, team = loop_of(workspace, Plan(assessment="", orders=[order("plumber")]), end)
     loop.run()
     assert team.orders == []
     assert "plumber" in " ".join(team.briefs[1]["refusals"])
 
 
-def test_failed_orders_are_incidents_and_the_coordinator_is_asked_again(workspace: Workspace) -> None:
+def test_failed_orders_are_incidents_and_the_coordinator_is_asked_again(workspace: Workspace, baseline: None) -> None:
     end = Plan(assessment="", finish=True, finish_reason="nothing helps")
     loop, team = loop_of(workspace, Plan(assessment="", orders=[order("literature"), order("data")]), end)
     loop.run()
@@ -92,7 +108,7 @@ def test_failed_orders_are_incidents_and_the_coordinator_is_asked_again(workspac
     assert stop.body.reason == "nothing helps"
 
 
-def test_used_up_time_stops_the_search(workspace: Workspace) -> None:
+def test_used_up_time_stops_the_search(workspace: Workspace, baseline: None) -> None:
     now = [0.0]
     budget = Budget(workspace.board, Limits(hours=1.0), clock=lambda: now[0])
     late = Workspace(workspace.board, workspace.run, workspace.target, budget, workspace.compute, workspace.events)
@@ -103,13 +119,13 @@ def test_used_up_time_stops_the_search(workspace: Workspace) -> None:
     assert "time" in summary(late)["reason"]
 
 
-def test_a_stop_request_ends_the_session_and_can_be_resumed(workspace: Workspace) -> None:
+def test_a_stop_request_ends_the_session_and_can_be_resumed(workspace: Workspace, baseline: None) -> None:
     workspace.run.stop_request.touch()
     loop, _ = loop_of(workspace)
     with pytest.raises(StopRequestedError, match="crew resume"):
         loop.run()
     assert not workspace.run.stop_request.exists()
-    again, _ = loop_of(workspace)
+    again, _ = loop_of(workspace, Plan(assessment="", finish=True, finish_reason="enough"))
     again.run()
     assert RunState.of(workspace.board).verdict is not None
 
@@ -138,6 +154,35 @@ def test_a_winner_without_an_ablation_may_not_end_the_run(
     assert loop._may_not_finish(RunState.of(workspace.board)) is None
 
 
+def evaluation(subject: str, score: float) -> Evaluation:
+    return Evaluation(
+        subject=subject,
+        split="dev",
+        task="t",
+        few_shot=0,
+        n=10,
+        score=score,
+        ci_low=score / 2,
+        ci_high=1.0,
+        lenient_score=score,
+        lenient_ci_low=score / 2,
+        lenient_ci_high=1.0,
+        format_valid_rate=1.0,
+        accuracy_given_valid=score,
+        mean_output_chars=10,
+        truncated_rate=0.0,
+        harness="lm-eval",
+        directory="evaluations/x",
+        samples_sha256="0" * 64,
+    )
+
+
+@pytest.fixture
+def baseline(workspace: Workspace) -> None:
+    """The base was measured."""
+    workspace.board.post(evaluation("base", 0.1), author="crew", refs=("run-1",))
+
+
 @pytest.fixture
 def promoted(workspace: Workspace) -> str:
     """An experiment that was promoted, as far as the loop's rule looks."""
@@ -147,30 +192,7 @@ def promoted(workspace: Workspace) -> str:
         author="trainer",
         refs=("run-1",),
     )
-    board.post(
-        Evaluation(
-            subject=experiment.id,
-            split="dev",
-            task="t",
-            few_shot=0,
-            n=10,
-            score=0.9,
-            ci_low=0.8,
-            ci_high=0.95,
-            lenient_score=0.9,
-            lenient_ci_low=0.8,
-            lenient_ci_high=0.95,
-            format_valid_rate=1.0,
-            accuracy_given_valid=0.9,
-            mean_output_chars=10,
-            truncated_rate=0.0,
-            harness="lm-eval",
-            directory="evaluations/x",
-            samples_sha256="0" * 64,
-        ),
-        author="crew",
-        refs=(experiment.id,),
-    )
+    board.post(evaluation(experiment.id, 0.9), author="crew", refs=(experiment.id,))
     board.post(Decision(action="promote", subject=experiment.id, reason="better"), author="crew", refs=(experiment.id,))
     return experiment.id
 

@@ -68,7 +68,7 @@ class Compute(Protocol):
         """Start a job, or return the handle of the one that already carries this label.
 
         Raises:
-            JobError: the backend refused it or is down.
+            SlotsBusyError: no slot is free. JobError: the backend refused it or is down.
         """
         ...
 

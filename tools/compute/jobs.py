@@ -18,7 +18,7 @@ import yaml
 
 from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import ErrorClass, JobOutcome, JobStarted
-from posttrain_crew.errors import JobError
+from posttrain_crew.errors import JobError, SlotsBusyError
 from posttrain_crew.files import atomic_write_text
 from posttrain_crew.tools.compute.base import JobHandle, JobSpec, JobState
 from posttrain_crew.tools.workspace import Workspace
@@ -39,8 +39,11 @@ OUTCOME_FILE = "outcome.json"
 """Written by the job itself, atomically, as its last act: {ok, error_class, message, wall_s, steps, checkpoint,
 metrics}; `checkpoint` is relative to the job's directory."""
 
-TIMEOUT_FACTOR = 4.0
-MINIMUM_TIMEOUT_S = 180.0
+MAX_ATTEMPTS = 12
+"""Starts of one job before it counts as failed. Only killed and cancelled jobs start again, a user's interrupts among
+them, so the number is generous; it ends the case of a job that kills its machine each time."""
+TIMEOUT_FACTOR = 5.0
+MINIMUM_TIMEOUT_S = 420.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,14 @@ class JobRequest:
     estimate_seconds: float
     refs: tuple[str, ...] = ()
     attempt: int = 1
+    timeout_s: float | None = None
+    """Hard limit, for a job that ends itself well before it; None: some times the estimate."""
     final: bool = False
     """Belongs to the end of the run and may use the time kept for it."""
 
 
 def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
-    """Start a job, or return the one that carries this label already.
+    """Start a job, or return the one that carries this label already. Where every slot is taken, it waits for one.
 
     Raises:
         BudgetError: its estimate does not fit what is left. JobError: the backend refused it.
@@ -96,10 +101,14 @@ def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
         key=f"job:{request.label}",
     )
     if not (request.directory / OUTCOME_FILE).exists():
-        limit = workspace.budget.remaining if request.final else workspace.budget.for_experiments
-        timeout = min(max(MINIMUM_TIMEOUT_S, TIMEOUT_FACTOR * request.estimate_seconds), max(limit, 30.0))
+        left = workspace.budget.remaining if request.final else workspace.budget.for_experiments
+        usual = max(MINIMUM_TIMEOUT_S, TIMEOUT_FACTOR * request.estimate_seconds)
+        timeout = request.timeout_s or min(usual, max(left, 30.0))
         try:
             workspace.compute.submit(JobSpec(request.label, request.module, config, timeout_s=timeout))
+        except SlotsBusyError:  # it is posted: the loop submits it when a slot is free
+            workspace.events.emit("job_queued", label=request.label, role=request.role, subject=request.subject)
+            return entry
         except JobError as error:
             post_outcome(workspace, entry, stopped=("crashed", str(error)))
             raise
@@ -158,7 +167,9 @@ def poll(workspace: Workspace, job: Entry[JobStarted]) -> JobState:
 
 def wait(workspace: Workspace, job: Entry[JobStarted], interval_s: float = 0.2) -> Entry[JobOutcome]:
     """Block until a short job (a smoke run, a probe) has ended, then post its outcome."""
-    while poll(workspace, job) in ("queued", "running"):
+    while (state := poll(workspace, job)) != "ended":
+        if state == "lost":
+            launch_again(workspace, job)
         time.sleep(interval_s)  # polling interval: a process of an earlier session is not our child to wait for
     return post_outcome(workspace, job)
 
@@ -193,8 +204,8 @@ def post_outcome(
             if isinstance(value, int | float) and math.isfinite(value)
         },
     )
-    entry = workspace.board.post(outcome, author="crew", refs=(job.id,), key=f"outcome:{job.body.label}")
     workspace.budget.settle(f"job:{job.body.label}", wall_s=outcome.wall_s, device_s=outcome.wall_s)
+    entry = workspace.board.post(outcome, author="crew", refs=(job.id,), key=f"outcome:{job.body.label}")
     workspace.events.emit(
         "job_ended",
         label=job.body.label,

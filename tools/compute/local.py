@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from posttrain_crew.errors import JobError
+from posttrain_crew.errors import JobError, SlotsBusyError
 from posttrain_crew.files import atomic_write_json
 from posttrain_crew.redact import child_environment, redact
 from posttrain_crew.tools.compute.base import Capacity, JobHandle, JobSpec, JobState
@@ -70,7 +70,7 @@ class LocalCompute:
         """Start `python -m module config` in the config's directory, or return the live job of this label.
 
         Raises:
-            JobError: every slot is busy (the message names the jobs), or the process cannot be started.
+            SlotsBusyError: every slot is busy (the message names the jobs). JobError: the process cannot be started.
         """
         directory = spec.config.resolve().parent
         with self._lock:
@@ -80,7 +80,7 @@ class LocalCompute:
             self._let_finished_leave()
             busy = self._busy()
             if len(busy) >= self._slots:
-                raise JobError(
+                raise SlotsBusyError(
                     f"`{spec.label}` cannot start: all {self._slots} slot(s) of this machine are busy with "
                     f"{', '.join(busy)}. Wait for one to end, or make the backend with more slots."
                 )
@@ -203,11 +203,11 @@ class LocalCompute:
         return handle
 
     def _busy(self) -> list[str]:
-        return [label for label, handle in self._known.items() if self._process(handle) is not None]
+        return [label for label, handle in list(self._known.items()) if self._process(handle) is not None]
 
     def _let_finished_leave(self) -> None:
         """A job that has written its outcome only tears its interpreter down: wait rather than refuse the next."""
-        leaving = [h for h in self._known.values() if (h.directory / OUTCOME_FILE).exists()]
+        leaving = [h for h in list(self._known.values()) if (h.directory / OUTCOME_FILE).exists()]
         self._wait([process for h in leaving if (process := self._process(h)) is not None], _LEAVING_S)
 
     def _free_gpu(self, busy: list[str]) -> int | None:
@@ -225,7 +225,7 @@ class LocalCompute:
         pid = int(pid_text)
         child = self._children.get(pid)
         if child is not None and child.poll() is not None:
-            del self._children[pid]
+            self._children.pop(pid, None)
         try:
             process = psutil.Process(pid)
             if abs(process.create_time() - float(created)) > _SAME_START_S or not _alive(process):
@@ -320,7 +320,9 @@ def _gpus() -> list[tuple[str, float, int]]:
         return []
     query = ["nvidia-smi", "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+        answer = subprocess.run(
+            query, capture_output=True, text=True, timeout=10, check=True, env=child_environment()
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     found: list[tuple[str, float, int]] = []

@@ -13,7 +13,7 @@ from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import Evaluation, JobOutcome, JobStarted, RunStarted, TestLook
 from posttrain_crew.errors import GateError
 from posttrain_crew.state import RunState
-from posttrain_crew.tools.compute.jobs import JobRequest, launch, launch_again, poll, relaunch, wait
+from posttrain_crew.tools.compute.jobs import MAX_ATTEMPTS, JobRequest, launch, launch_again, relaunch
 from posttrain_crew.tools.evaluation.by_hand import evaluate_path
 from posttrain_crew.tools.evaluation.collect import collect, compare
 from posttrain_crew.tools.evaluation.config import config_for, task_folder
@@ -31,9 +31,6 @@ __all__ = [
     "launch_test",
     "task_folder",
 ]
-
-MAX_ATTEMPTS = 3
-"""Executions of one evaluation before it counts as impossible."""
 
 
 def estimate_seconds(workspace: Workspace) -> float:
@@ -69,7 +66,7 @@ def launch_dev(workspace: Workspace, subject: str, few_shot: int = 0) -> Entry[J
 def launch_test(workspace: Workspace, subjects: list[str]) -> list[Entry[JobStarted]]:
     """Start the test evaluations of the final gate; the look is counted first, and once however often this is called.
 
-    Where every slot is taken, it waits for a running job to end.
+    What finds no free slot starts when there is one.
 
     Raises:
         BlackboardError: a subject is unknown or has no checkpoint. GateError: a subject has no dev evaluation, or its
@@ -95,7 +92,6 @@ def launch_test(workspace: Workspace, subjects: list[str]) -> list[Entry[JobStar
         label = f"{subject}-test"
         job = _in_hand(workspace, label)
         if job is None:
-            _wait_for_slot(workspace, label)
             config = config_for(workspace.target, model, "test", seed=workspace.started.seed)
             job = _launch(workspace, label, subject, config, final=True)
         jobs.append(job)
@@ -125,13 +121,7 @@ def _in_hand(workspace: Workspace, label: str) -> Entry[JobStarted] | None:
     outcome = _outcome(workspace, job)
     if outcome is not None:
         return job if outcome.ok else None
-    return None if poll(workspace, job) == "lost" else job
-
-
-def _wait_for_slot(workspace: Workspace, label: str) -> None:
-    running = [job for job in RunState.of(workspace.board).running if _root(job.body.label) != label]
-    if len(running) >= workspace.compute.capacity().slots:
-        wait(workspace, running[0])
+    return job  # where it waits for a slot, the loop submits it
 
 
 def _launch(
@@ -176,6 +166,8 @@ class EvaluationDesk:
         answer then has status `running`, and the scores appear on the blackboard when it has ended."""
         if not 0 <= few_shot <= 16:
             raise GateError(f"few_shot must be within 0 and 16, not {few_shot}.")
+        if few_shot and subject != "base":
+            raise GateError("only the base is evaluated with examples in the prompt, as a reference: use few_shot 0.")
         self._workspace.checkpoint(subject)
         known = self._evaluation(subject, few_shot)
         if known is not None:

@@ -29,6 +29,8 @@ TYPICAL_ROWS = 1000
 SLOWER_THAN_PLANNED = 4.0
 """A job stops itself cleanly, and keeps its model, after this many times its estimate."""
 LEAST_SECONDS = 300.0
+SAVING_SECONDS = 60.0
+"""Between the clean stop and the hard one: the last step and the saving of the model."""
 
 
 class TrainingDesk:
@@ -132,7 +134,8 @@ class TrainingDesk:
             if view.jobs or view.decision is not None:
                 return _answer(view.entry, view.jobs[-1].id if view.jobs else None, False, _tried(view))
         capacity = workspace.compute.capacity()
-        busy = running_jobs(workspace)
+        own = existing.id if existing is not None else None  # its smoke run may have outlived a killed session
+        busy = [job for job in running_jobs(workspace) if own is None or job.body.subject != own]
         if len(busy) >= capacity.slots:
             raise GateError(
                 f"no free slot: {', '.join(job.body.label for job in busy)} run on the {capacity.slots} slot(s). "
@@ -216,7 +219,8 @@ def _launch(
     estimate: float,
     preflight_id: str,
 ) -> Entry[JobStarted]:
-    limit = min(max(LEAST_SECONDS, SLOWER_THAN_PLANNED * estimate), max(30.0, workspace.budget.for_experiments))
+    left = max(30.0, workspace.budget.for_experiments - SAVING_SECONDS)
+    limit = min(max(LEAST_SECONDS, SLOWER_THAN_PLANNED * estimate), left)
     # a job that is killed is started again with this very config: `resume` then finds its last checkpoint
     config = config.model_copy(update={"max_seconds": round(limit, 1), "resume": True, "run_name": experiment.id})
     request = JobRequest(
@@ -228,6 +232,7 @@ def _launch(
         config=job_config(config),
         estimate_seconds=estimate,
         refs=(experiment.id, preflight_id),
+        timeout_s=limit + SAVING_SECONDS,  # it stops itself first, and keeps its model
     )
     return launch(workspace, request)
 
