@@ -70,7 +70,7 @@ def test_an_order_is_done_once(workspace: Workspace, desk: EchoDesk, order: Orde
     assert first.body.ok and first.body.result["reason"] == "few_shot 3"
     assert team.run(sent).id == first.id
     assert desk.evaluated == ["base"]
-    assert [entry.body.label for entry in workspace.board.of(BudgetSettled)] == [f"llm:{sent.id}"]
+    assert [entry.body.label for entry in workspace.board.of(BudgetSettled)] == [f"llm:{sent.id}:0"]
     events = [json.loads(line) for line in workspace.run.events.read_text().splitlines()]
     assert [(e["tool"], e["role"]) for e in events if e["event"] == "tool_call"] == [("evaluate", "evaluator")]
 

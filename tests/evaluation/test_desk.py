@@ -63,7 +63,7 @@ def recorded(workspace: Workspace, compute: Recorder) -> Workspace:
 
 def end(workspace: Workspace, job: Entry[JobStarted], ok: bool, wall_s: float = 5.0) -> None:
     workspace.board.post(
-        JobOutcome(label=job.body.label, ok=ok, error_class=None if ok else "killed", wall_s=wall_s),
+        JobOutcome(label=job.body.label, ok=ok, error_class=None if ok else "crashed", wall_s=wall_s),
         author="crew",
         refs=(job.id,),
         key=f"outcome:{job.body.label}",

@@ -13,7 +13,7 @@ from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import Evaluation, JobOutcome, JobStarted, RunStarted, TestLook
 from posttrain_crew.errors import GateError
 from posttrain_crew.state import RunState
-from posttrain_crew.tools.compute.jobs import MAX_ATTEMPTS, JobRequest, launch, launch_again, relaunch
+from posttrain_crew.tools.compute.jobs import MAX_ATTEMPTS, JobRequest, launch, launch_again, poll, relaunch
 from posttrain_crew.tools.evaluation.by_hand import evaluate_path
 from posttrain_crew.tools.evaluation.collect import collect, compare
 from posttrain_crew.tools.evaluation.config import config_for, task_folder
@@ -31,6 +31,10 @@ __all__ = [
     "launch_test",
     "task_folder",
 ]
+
+
+MAX_FAILURES = 3
+"""Executions of one evaluation that fail by themselves before it counts as impossible."""
 
 
 def estimate_seconds(workspace: Workspace) -> float:
@@ -121,7 +125,13 @@ def _in_hand(workspace: Workspace, label: str) -> Entry[JobStarted] | None:
     outcome = _outcome(workspace, job)
     if outcome is not None:
         return job if outcome.ok else None
-    return job  # where it waits for a slot, the loop submits it
+    return None if poll(workspace, job) == "lost" else job
+
+
+def _failures(workspace: Workspace, label: str) -> int:
+    """Attempts that failed by themselves; a kill or a user's interrupt says nothing against the evaluation."""
+    ended = [entry.body for entry in workspace.board.of(JobOutcome) if _root(entry.body.label) == label]
+    return sum(not outcome.ok and outcome.error_class not in ("killed", "cancelled") for outcome in ended)
 
 
 def _launch(
@@ -132,8 +142,9 @@ def _launch(
     if earlier is not None:
         if _outcome(workspace, earlier) is None:
             return launch_again(workspace, earlier)
-        if earlier.body.attempt >= MAX_ATTEMPTS:
-            raise GateError(f"the evaluation `{label}` failed {MAX_ATTEMPTS} times: see {earlier.body.directory}.")
+        failures = _failures(workspace, label)
+        if failures >= MAX_FAILURES or earlier.body.attempt >= MAX_ATTEMPTS:
+            raise GateError(f"the evaluation `{label}` failed {failures} times: see {earlier.body.directory}.")
         return relaunch(workspace, earlier)
     run = workspace.board.latest(RunStarted)
     request = JobRequest(
