@@ -34,6 +34,7 @@ test: lint
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine -q
+	rm -f .coverage.*  # of processes that a test killed while they wrote
 	$(BIN)/coverage report --fail-under=85
 
 clean:
