@@ -19,6 +19,8 @@ PATIENCE = 2
 """Candidates without a promotion, after widening, that end the search."""
 FIRST_WAVE = 2
 """Supervised experiments on different data before anything builds on the best of them."""
+MOST_EPOCHS = 4
+"""Repeating data up to four times is nearly as good as new data, and more is not (arXiv 2305.16264)."""
 SLACK = 2.0
 """Time that an order may take, relative to what is expected: the trainer shortens what does not fit its order."""
 REMEDIES_PER_CAUSE = 2
@@ -265,16 +267,17 @@ def _widening(at: Position) -> list[Idea]:
     epochs = float(root["config"].get("num_train_epochs", 1))
     root_rate = float(root["config"].get("learning_rate", 1e-5))
     if root["method"] == "sft":
-        ideas.append(
-            Idea(
-                "sft",
-                root["training_set"],
-                "base",
-                "The supervised stage may have been too short: twice the epochs.",
-                changes={"num_train_epochs": 2 * epochs},
-                cost_factor=2.0,
+        if 2 * epochs <= MOST_EPOCHS:
+            ideas.append(
+                Idea(
+                    "sft",
+                    root["training_set"],
+                    "base",
+                    "The supervised stage may have been too short: twice the epochs.",
+                    changes={"num_train_epochs": 2 * epochs},
+                    cost_factor=2.0,
+                )
             )
-        )
         ideas.append(
             Idea("sft", root["training_set"], "base", "Faster learning.", changes={"learning_rate": 2 * root_rate})
         )
