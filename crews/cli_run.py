@@ -64,7 +64,6 @@ def posttrain(
             raise InputError(f"{name} must be a number above 0; {value:g} was given.")
     if prompts is not None and not prompts.is_dir():
         raise InputError(f"the prompts folder {prompts} is not there. `crew roles eject NAME` writes a role to change.")
-    _require_home()
     from posttrain_crew.crews.runs import find_target
 
     find_target(target)  # before the heavy imports: a typing error should be answered at once
@@ -87,7 +86,6 @@ def posttrain(
 
 def resume(run: RunArgument, runs_dir: RunsDir = Path("runs"), json_output: JsonFlag = False) -> None:
     """Go on with a run that was interrupted or killed. Finished jobs are not run again."""
-    _require_home()
     from posttrain_crew.crews.runs import find_run
 
     found = find_run(run, runs_dir)
@@ -135,13 +133,6 @@ def _say(as_json: bool, run: str, state: str, message: str) -> None:
         echo_json({"run": run, "state": state, "message": message})
     else:
         typer.echo(message)
-
-
-def _require_home() -> None:
-    from posttrain_crew.crews.doctor import check_home
-
-    if (check := check_home()).level == "fail":
-        raise InputError(f"{check.detail} {check.remedy}")
 
 
 @contextlib.contextmanager

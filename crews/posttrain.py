@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 
 from posttrain_crew.blackboard import Blackboard
 from posttrain_crew.budget import FINAL_SHARE, Budget, Limits
+from posttrain_crew.crews.doctor import check_home
 from posttrain_crew.crews.runs import find_target, last_elapsed
 from posttrain_crew.entries import RunStarted, SessionStarted
 from posttrain_crew.errors import BudgetTooSmallError, RunError, TargetError
@@ -112,6 +110,7 @@ def resume(run_id: str, runs_dir: Path = Path("runs"), listener: Listener | None
     """
     from posttrain_crew.crews.runs import find_run
 
+    _check_home()
     run = find_run(run_id, runs_dir)
     settings = Settings()
     with run.locked():
@@ -174,8 +173,7 @@ def _work(
     )
     write_manifest(workspace)
     team = Team(workspace, roles, started.llm, settings)
-    with _terminate_as_interrupt():
-        Loop(workspace, team).run()
+    Loop(workspace, team).run()
     result = summary(workspace)
     return RunResult(run.id, run.root, result, EXIT_IMPROVED if result["verdict"] == "improved" else EXIT_NO_GAIN)
 
@@ -192,13 +190,8 @@ def _new_id(target: str) -> str:
 
 
 def _check_home() -> None:
-    """crewai makes folders under HOME as it is imported, and fails with a bare FileNotFoundError where it cannot."""
-    home = Path.home()
-    if not os.access(home, os.W_OK | os.X_OK):
-        raise RunError(
-            f"the home directory {home} is not writable, and crewai keeps its settings there. "
-            "Set HOME to a directory that you can write to, for example `HOME=/tmp/crew-home crew run ...`."
-        )
+    if (check := check_home()).level == "fail":
+        raise RunError(f"{check.detail} {check.remedy}")
 
 
 def _check_budget(target: Target, hours: float) -> None:
@@ -233,20 +226,3 @@ def _progress_to(listener: Listener | None) -> Callable[[str], None]:
             listener({"event": "setup", "message": message})
 
     return report
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does, so that a scheduler's kill leaves no job behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

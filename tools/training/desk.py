@@ -205,7 +205,7 @@ def _check_and_launch(
             author="crew",
             refs=(entry.id,),
             status="decision",
-            key=f"abandon:{experiment.id}",
+            key=f"decision:{experiment.id}",
         )
         return _answer(experiment, None, False, reason, result.estimate_seconds)
     job = _launch(workspace, experiment, config, result.estimate_seconds, entry.id)
