@@ -43,6 +43,8 @@ EXIT_CODES = """Exit codes:
 
 4 the budget is too small for even one experiment
 
+5 a service (papers, datasets) is down or refused; what it did not say is never shown as "nothing"
+
 130 interrupted; `crew resume RUN` goes on"""
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or path of its directory.")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from posttrain_crew.blackboard import Blackboard
@@ -13,6 +13,7 @@ from posttrain_crew.events import Events
 from posttrain_crew.rundir import RunDirectory
 from posttrain_crew.target import Target
 from posttrain_crew.tools.compute.base import Compute
+from posttrain_crew.tools.services.services import Services
 
 __all__ = ["Workspace"]
 
@@ -27,6 +28,8 @@ class Workspace:
     budget: Budget
     compute: Compute
     events: Events
+    services: Services = field(default_factory=Services)
+    """Where papers and datasets are looked up; by default only what ships with crew."""
 
     @property
     def started(self) -> RunStarted:

@@ -10,6 +10,9 @@ from posttrain_crew.plugins import hookimpl
 
 if TYPE_CHECKING:
     from posttrain_crew.tools.compute.base import Compute
+    from posttrain_crew.tools.data.synthesis.base import Generator, Verifier
+    from posttrain_crew.tools.literature.services.base import PaperSource
+    from posttrain_crew.tools.services.services import Services
     from posttrain_crew.tools.workspace import Workspace
 
 _HERE = Path(__file__).parent
@@ -58,6 +61,27 @@ def register_sources() -> dict[str, Any]:
     from posttrain_crew.tools.embedded.source import GpqaMini
 
     return {"gpqa-mini": GpqaMini()}
+
+
+@hookimpl
+def register_paper_sources() -> dict[str, Callable[[Services], PaperSource]]:
+    from posttrain_crew.tools.literature.services import BUILTIN_PAPER_SOURCES
+
+    return dict(BUILTIN_PAPER_SOURCES)
+
+
+@hookimpl
+def register_generators() -> dict[str, Callable[..., Generator]]:
+    from posttrain_crew.tools.data.synthesis import BUILTIN_GENERATORS
+
+    return dict(BUILTIN_GENERATORS)
+
+
+@hookimpl
+def register_verifiers() -> dict[str, Callable[..., Verifier]]:
+    from posttrain_crew.tools.data.synthesis import BUILTIN_VERIFIERS
+
+    return dict(BUILTIN_VERIFIERS)
 
 
 @hookimpl

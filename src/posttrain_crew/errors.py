@@ -20,12 +20,20 @@ and each message is one paragraph that says what is wrong, where, and what to do
         SlotsBusyError      every slot is taken: the job starts when one is free
       AgentError            an agent or its LLM did not deliver a usable result
       PluginError           a plugin broke its contract
+      ServiceError          a service (papers, datasets, jobs) did not give what was asked for
+        ServiceUnavailableError  it is down, too slow, or broke off; the request may be repeated later
+        RateLimitedError    it wants fewer requests
+        AccessDeniedError   it wants a token, or terms accepted
+        NotFoundError       it answers, and does not have this
+        BadAnswerError      it answers in a form that cannot be read
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "AccessDeniedError",
     "AgentError",
+    "BadAnswerError",
     "BlackboardError",
     "BudgetError",
     "BudgetTooSmallError",
@@ -36,10 +44,14 @@ __all__ = [
     "InputError",
     "JobError",
     "ModelError",
+    "NotFoundError",
     "PluginError",
+    "RateLimitedError",
     "RoleError",
     "RunBusyError",
     "RunError",
+    "ServiceError",
+    "ServiceUnavailableError",
     "SlotsBusyError",
     "TargetError",
 ]
@@ -119,3 +131,43 @@ class AgentError(CrewError):
 
 class PluginError(CrewError):
     """A plugin broke its contract."""
+
+
+class ServiceError(CrewError):
+    """A service did not give what was asked for. Never to be read as "there is nothing".
+
+    Args:
+        service: its name, for example `semantic_scholar`.
+        status: HTTP status, where there was an answer.
+        retry_after: seconds after which the service allows another try, where it said so.
+    """
+
+    exit_code = 5
+
+    def __init__(
+        self, message: str, *, service: str = "", status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.service = service
+        self.status = status
+        self.retry_after = retry_after
+
+
+class ServiceUnavailableError(ServiceError):
+    """It is down, too slow, or broke off: the same request may work later."""
+
+
+class RateLimitedError(ServiceError):
+    """It wants fewer requests."""
+
+
+class AccessDeniedError(ServiceError):
+    """It wants a token that it was not given, or terms that were not accepted."""
+
+
+class NotFoundError(ServiceError):
+    """It answers, and does not have what was asked for."""
+
+
+class BadAnswerError(ServiceError):
+    """It answers in a form that cannot be read: cut, not JSON, fields that moved."""

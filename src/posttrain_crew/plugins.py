@@ -21,6 +21,9 @@ from posttrain_crew.errors import PluginError
 
 if TYPE_CHECKING:
     from posttrain_crew.tools.compute.base import Compute
+    from posttrain_crew.tools.data.synthesis.base import Generator, Verifier
+    from posttrain_crew.tools.literature.services.base import PaperSource
+    from posttrain_crew.tools.services.services import Services
     from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["GROUP", "hookimpl", "hooks", "merged"]
@@ -53,6 +56,18 @@ class HookSpecs:
     @_hookspec
     def register_sources(self) -> dict[str, Any]:  # type: ignore[empty-body]
         """Builtin sources by scheme name: base models, benchmark items, dataset catalogues (tools/sources.py)."""
+
+    @_hookspec
+    def register_paper_sources(self) -> dict[str, Callable[[Services], PaperSource]]:  # type: ignore[empty-body]
+        """Sources of papers by name: callables that take the run's Services and make one (literature/services/base)."""
+
+    @_hookspec
+    def register_generators(self) -> dict[str, Callable[..., Generator]]:  # type: ignore[empty-body]
+        """Generators of synthetic rows by name (data/synthesis/base)."""
+
+    @_hookspec
+    def register_verifiers(self) -> dict[str, Callable[..., Verifier]]:  # type: ignore[empty-body]
+        """Verifiers of synthetic rows by name (data/synthesis/base)."""
 
     @_hookspec
     def register_rewards(self) -> dict[str, Callable[..., list[float]]]:  # type: ignore[empty-body]

@@ -45,3 +45,14 @@ class Settings(BaseSettings):
     llm_price_out: float | None = None
     slots: int = Field(default=0, ge=0)
     """Jobs that run side by side on this machine; 0: one per accelerator, or one per CPU core up to 2 without one."""
+    s2_url: str = "https://api.semanticscholar.org"
+    s2_api_key: SecretStr | None = None
+    """A key raises Semantic Scholar's limit from a pool shared by all users to one request a second."""
+    arxiv_api_url: str = "https://export.arxiv.org"
+    arxiv_url: str = "https://arxiv.org"
+    """Full texts: `/html/ID` and `/pdf/ID`."""
+    ar5iv_url: str = "https://ar5iv.labs.arxiv.org"
+    datasets_server_url: str = "https://datasets-server.huggingface.co"
+    """HF_ENDPOINT does not reach the dataset viewer's service: it has an address of its own."""
+    loopback_url: str = "http://127.0.0.1:8765"
+    """Where `python -m tests.loopback` serves a small copy of all these services, for `--sources loopback`."""

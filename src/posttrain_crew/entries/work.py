@@ -42,6 +42,8 @@ class RunStarted(EntryBody):
     tokens: int | None = None
     prompts: str | None = None
     """Directory of role prompts given with `--prompts`."""
+    sources: str = "shipped"
+    """Where papers and datasets are looked up: `shipped`, `live`, `loopback`, or two of them."""
 
 
 class SessionStarted(EntryBody):

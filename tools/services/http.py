@@ -1,0 +1,352 @@
+"""One HTTP service that tells the truth: every request ends with an answer of status 200 or in a typed ServiceError.
+
+Tries again what may work later (429, 5xx, time-outs, broken connections), honours Retry-After, keeps an interval
+between requests, bounds the size and the time of an answer, and leaves a service that is down alone for a while.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import httpx
+
+from posttrain_crew.errors import (
+    AccessDeniedError,
+    BadAnswerError,
+    NotFoundError,
+    RateLimitedError,
+    ServiceError,
+    ServiceUnavailableError,
+)
+from posttrain_crew.files import canonical_json, sha256_text
+from posttrain_crew.tools.services.cache import AnswerCache
+from posttrain_crew.tools.services.pace import CircuitBreaker, Pace
+
+__all__ = ["Answer", "Params", "Service"]
+
+Params = Mapping[str, str | int | float | bool | Sequence[str] | None]
+"""Query parameters; None leaves one out, a list repeats it. All are percent-encoded: a value cannot add a parameter."""
+
+MAX_ANSWER_BYTES = 32 * 2**20
+MAX_WAIT_S = 60.0
+"""A service that wants a longer pause than this is reported, not waited for."""
+ANSWER_SECONDS = 120.0
+"""For one whole answer: a server that sends a byte now and then never runs into httpx's time-out between bytes."""
+_T = TypeVar("_T")
+_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a request that succeeded."""
+
+    service: str
+    url: str
+    body: bytes
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    age_s: float = 0.0
+    """Seconds since it came from the service; above 0 for one from the cache."""
+    stale: str | None = None
+    """Why an old answer from the cache stands in for the service, where it does: to be reported, never hidden."""
+
+    def text(self) -> str:
+        """The body as UTF-8; bytes that are none are replaced."""
+        return self.body.decode("utf-8", errors="replace")
+
+    def json(self) -> Any:
+        """The body as JSON. Raises BadAnswerError."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            start = self.text()[:80]
+            raise BadAnswerError(
+                f"{self.service} answered {self.url} with something that is no JSON ({error}); it begins {start!r}.",
+                service=self.service,
+            ) from error
+
+
+class Service:
+    """A client of one service.
+
+    Args:
+        name: as it is told to users, for example `semantic_scholar`.
+        base_url: to which paths are appended; a full URL is only accepted on this host.
+        headers: sent with each request, for example a key. They never leave for another host.
+        interval_s: least seconds between two requests.
+        tries: requests at most for one answer.
+        cache: where answers of GET requests with `max_age_s` are kept.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        interval_s: float = 0.0,
+        tries: int = 4,
+        timeout_s: float = 30.0,
+        backoff_s: float = 1.0,
+        cache: AnswerCache | None = None,
+        breaker: CircuitBreaker | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self.base_url = base_url.rstrip("/")
+        self._tries, self._backoff, self._sleep = tries, backoff_s, sleep
+        self._pace = Pace(interval_s, sleep=sleep)
+        self._cache = cache
+        self._breaker = breaker or CircuitBreaker(name)
+        self._client = httpx.Client(
+            headers={"user-agent": "posttrain-crew (https://github.com/posttrain-crew)", **(headers or {})},
+            timeout=timeout_s,
+            follow_redirects=True,  # httpx drops Authorization on a redirect to another host
+        )
+
+    def get(
+        self,
+        path: str,
+        params: Params | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        max_age_s: float = 0.0,
+        stale_if_down: bool = False,
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> Answer:
+        """GET.
+
+        Args:
+            max_age_s: an answer from the cache that is not older is good enough; 0 always asks.
+            stale_if_down: an older one stands in (`Answer.stale`) when the service is down or wants no more requests.
+
+        Raises:
+            NotFoundError, AccessDeniedError, RateLimitedError, ServiceUnavailableError, BadAnswerError (too large),
+            ServiceError (any other refusal, with what the service said).
+        """
+        url = self._url(path)
+        query = _encoded(params)
+        key = sha256_text(canonical_json([url, query, dict(headers or {})]))
+        stored = self._cache.load(key) if self._cache and (max_age_s or stale_if_down) else None
+        if stored is not None and stored.age_s <= max_age_s:
+            return Answer(self.name, url, stored.body, stored.headers, stored.age_s)
+        try:
+            answer = self._ask("GET", url, query, headers, None, max_bytes)
+        except (ServiceUnavailableError, RateLimitedError) as error:
+            if stored is None or not stale_if_down:
+                raise
+            return Answer(self.name, url, stored.body, stored.headers, stored.age_s, stale=str(error))
+        if self._cache is not None and (max_age_s or stale_if_down):
+            self._cache.store(key, answer.body, answer.headers)
+        return answer
+
+    def get_json(self, path: str, params: Params | None = None, **options: Any) -> Any:
+        """`get`, parsed. An answer that is cut in the middle is asked for once more. Raises BadAnswerError, too."""
+        try:
+            return self.get(path, params, **options).json()
+        except BadAnswerError:
+            return self.get(path, params, **{**options, "max_age_s": 0.0}).json()
+
+    def post_json(
+        self, path: str, body: object, params: Params | None = None, *, max_bytes: int = MAX_ANSWER_BYTES
+    ) -> Any:
+        """POST of JSON for look-ups that change nothing (they are tried again as GETs are). Raises as `get` does."""
+        return self._ask("POST", self._url(path), _encoded(params), None, body, max_bytes).json()
+
+    def download(self, path: str, to: Path, *, max_bytes: int) -> int:
+        """Stream a file to disk by way of `<to>.part`; a broken transfer goes on where it stopped, if the server can.
+
+        Returns the size in bytes. Raises as `get` does, and OSError of a full disk.
+        """
+        part = to.with_name(to.name + ".part")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        url = self._url(path)
+
+        def once() -> int:
+            have = part.stat().st_size if part.exists() else 0
+            wanted = {"accept-encoding": "identity", **({"range": f"bytes={have}-"} if have else {})}
+            with self._opened("GET", url, [], wanted, None) as response:
+                whole = response.headers.get("content-length")
+                have = have if response.status_code == 206 else 0
+                with part.open("ab" if have else "wb") as stream:
+                    for block in self._blocks(response, max_bytes - have, seconds=None):
+                        stream.write(block)
+                size = part.stat().st_size
+                if whole is not None and size != have + int(whole):
+                    raise httpx.RemoteProtocolError("the transfer ended early")
+                return size
+
+        size = self._tried(url, once)
+        part.replace(to)
+        return size
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _url(self, path: str) -> str:
+        if "://" not in path:
+            return f"{self.base_url}/{path.lstrip('/')}"
+        if httpx.URL(path).host != httpx.URL(self.base_url).host:
+            raise ServiceError(f"{self.name} lives at {self.base_url}; {path[:200]} is elsewhere.", service=self.name)
+        return path
+
+    def _ask(
+        self,
+        method: str,
+        url: str,
+        query: list[tuple[str, str]],
+        headers: Mapping[str, str] | None,
+        body: object,
+        max_bytes: int,
+    ) -> Answer:
+        def once() -> Answer:
+            with self._opened(method, url, query, headers, body) as response:
+                content = b"".join(self._blocks(response, max_bytes, seconds=ANSWER_SECONDS))
+                return Answer(self.name, str(response.url), content, dict(response.headers))
+
+        return self._tried(url, once)
+
+    def _tried(self, url: str, once: Callable[[], _T]) -> _T:
+        self._breaker.check()
+        for attempt in range(1, self._tries + 1):
+            self._pace.wait()
+            try:
+                result = once()
+            except (httpx.TransportError, httpx.DecodingError, ServiceUnavailableError, RateLimitedError) as error:
+                problem = self._typed(error, url)
+                wait = self._backoff * 2 ** (attempt - 1) * (0.75 + 0.5 * random.random())
+                if problem.retry_after is not None:
+                    wait = max(problem.retry_after, 0.0)
+                if attempt == self._tries or wait > MAX_WAIT_S:
+                    self._breaker.failed()
+                    raise problem from error
+                self._pace.hold(wait)
+            except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
+                raise ServiceError(f"{self.name}: {url[:300]} cannot be asked: {error}.", service=self.name) from error
+            except ServiceError:
+                self._breaker.succeeded()  # it refused, so it is up
+                raise
+            else:
+                self._breaker.succeeded()
+                return result
+        raise AssertionError("the last try returns or raises")
+
+    def _typed(self, error: Exception, url: str) -> ServiceUnavailableError | RateLimitedError:
+        if isinstance(error, ServiceUnavailableError | RateLimitedError):
+            return error
+        return ServiceUnavailableError(
+            f"{self.name} gave no whole answer to {url[:300]}: {type(error).__name__}: {str(error)[:200]}. "
+            "Is the network up, and is this the right address?",
+            service=self.name,
+        )
+
+    @contextmanager
+    def _opened(
+        self,
+        method: str,
+        url: str,
+        query: list[tuple[str, str]],
+        headers: Mapping[str, str] | None,
+        body: object,
+    ) -> Iterator[httpx.Response]:
+        request = self._client.build_request(
+            method,
+            f"{url}?{urlencode(query)}" if query else url,
+            headers=dict(headers or {}),
+            json=body if method == "POST" else None,
+        )
+        response = self._client.send(request, stream=True)
+        try:
+            if response.status_code not in (200, 206):
+                raise self._refusal(response, url)
+            yield response
+        finally:
+            response.close()
+
+    def _blocks(self, response: httpx.Response, max_bytes: int, seconds: float | None) -> Iterator[bytes]:
+        until, size = time.monotonic() + (seconds or 0.0), 0
+        for block in response.iter_bytes(1 << 16):
+            size += len(block)
+            if size > max_bytes:
+                raise BadAnswerError(
+                    f"{self.name}: the answer to {str(response.url)[:300]} is larger than {max_bytes / 2**20:.0f} MiB.",
+                    service=self.name,
+                )
+            if seconds is not None and time.monotonic() > until:
+                raise ServiceUnavailableError(
+                    f"{self.name} had not finished its answer to {str(response.url)[:300]} after {seconds:.0f} s.",
+                    service=self.name,
+                )
+            yield block
+
+    def _refusal(self, response: httpx.Response, url: str) -> ServiceError:
+        status, said = response.status_code, _said(response)
+        pause = _retry_after(response.headers)
+        about = f"{self.name} answered {url[:300]} with {status}{f': {said}' if said else ''}."
+        kind: type[ServiceError] = ServiceError
+        hint = ""
+        if status == 429:
+            kind, hint = RateLimitedError, " Wait, or set a key that allows more requests."
+        elif status in _AGAIN or status >= 500:
+            kind = ServiceUnavailableError
+        elif status in (401, 403):
+            kind, hint = AccessDeniedError, " It needs a token, or terms that you accept on its page."
+        elif status in (404, 410):
+            kind = NotFoundError
+        return kind(about + hint, service=self.name, status=status, retry_after=pause)
+
+
+def _encoded(params: Params | None) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for name, value in (params or {}).items():
+        values = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
+        pairs += [
+            (name, str(each).lower() if isinstance(each, bool) else str(each)) for each in values if each is not None
+        ]
+    return pairs
+
+
+def _said(response: httpx.Response) -> str:
+    """What the service says of a refusal, bounded: the usual JSON fields, else the beginning of the text."""
+    try:
+        text = next(response.iter_bytes(4096), b"").decode("utf-8", errors="replace")
+    except (httpx.HTTPError, httpx.StreamError):
+        return str(response.headers.get("x-error-message", ""))[:300]
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return " ".join(response.headers.get("x-error-message", text if "<html" not in text.lower() else "").split())[
+            :300
+        ]
+    if isinstance(value, dict):
+        return " ".join(str(value.get("error") or value.get("message") or value.get("detail") or "").split())[:300]
+    return ""
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from `Retry-After` (seconds or a date; RFC 9110 10.2.3) or the Hub's `RateLimit: ...;t=SECONDS`."""
+    if value := headers.get("retry-after", "").strip():
+        try:
+            return max(0.0, float(value))
+        except ValueError:
+            pass
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        except (TypeError, ValueError):
+            return None
+    for part in headers.get("ratelimit", "").split(";"):
+        name, _, number = part.strip().partition("=")
+        if name == "t" and number.isdigit():
+            return float(number)
+    return None
