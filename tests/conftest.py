@@ -18,6 +18,7 @@ from posttrain_crew.entries import RunStarted
 from posttrain_crew.events import Events
 from posttrain_crew.rundir import RunDirectory
 from posttrain_crew.target import Target, load_target
+from tests.loopback.fixtures import world  # noqa: F401 - a fixture of all tests
 
 if TYPE_CHECKING:
     from posttrain_crew.tools.workspace import Workspace
