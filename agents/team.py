@@ -220,7 +220,8 @@ class Team:
                     f"the role `{role.name}` asks for the tool `{wanted}`, which no desk offers. Tools: "
                     f"{', '.join(sorted(by_name))}; desks: {', '.join(sorted(self._desks))}."
                 )
-        return list(chosen.values())
+        online = self._workspace.services.online
+        return [tool for tool in chosen.values() if online or not tool.online]
 
     def _import_crewai(self) -> None:
         """Import crewai once, with its files in the run directory.

@@ -57,7 +57,7 @@ def literature(report: Mapping[str, Any]) -> h.Html:
     """Recipes and papers with their arXiv ids."""
     found = report["literature"]
     recipes = h.table(
-        ("id", "method", "recipe", "hypothesis", "arXiv", "answers", "prior"),
+        ("id", "method", "recipe", "hypothesis", "arXiv", "answers", "prior", "data named"),
         [
             (
                 r["id"],
@@ -67,17 +67,37 @@ def literature(report: Mapping[str, Any]) -> h.Html:
                 ", ".join(r["arxiv_ids"]),
                 ", ".join(r["addresses"]),
                 r["prior"],
+                ", ".join(r["datasets"]),
             )
             for r in found["recipes"]
         ],
         "Recipes with their sources.",
     )
     papers = h.table(
-        ("id", "arXiv", "title", "year", "read in"),
-        [(p["id"], p["arxiv_id"], p["title"], p["year"], p["source"]) for p in found["papers"]],
+        ("id", "paper", "title", "year", "read in", "reached over", "data"),
+        [
+            (
+                p["id"],
+                p["arxiv_id"],
+                p["title"],
+                p["year"],
+                p["source"],
+                " > ".join(p["via"]),
+                ", ".join(p["datasets"]),
+            )
+            for p in found["papers"]
+        ],
         "Papers read.",
     )
-    return h.section("Literature", recipes, papers)
+    quoted = [
+        (r["id"], e["field"], e["value"], e["arxiv_id"], e["where"], e["text"])
+        for r in found["recipes"]
+        for e in r["evidence"]
+    ]
+    evidence = h.table(
+        ("recipe", "field", "value", "paper", "place", "text"), quoted, "Where the recipes' values are written."
+    )
+    return h.section("Literature", recipes, papers, evidence)
 
 
 def decisions(report: Mapping[str, Any]) -> h.Html:

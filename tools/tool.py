@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from posttrain_crew.errors import CrewError, InputError, PluginError
 
-__all__ = ["MAX_RESULT_CHARS", "AgentTool", "agent_tool", "tools_of"]
+__all__ = ["MAX_RESULT_CHARS", "AgentTool", "agent_tool", "online_tool", "tools_of"]
 
 MAX_RESULT_CHARS = 12_000
 """An LLM never sees more of one tool result; the rest is on the blackboard or in a file that the result names."""
@@ -35,6 +35,12 @@ def agent_tool(function: FunctionT) -> FunctionT:
     return function
 
 
+def online_tool(function: FunctionT) -> FunctionT:
+    """As `agent_tool`, for one that asks services: it is offered only in a run whose sources may be asked."""
+    function.__online_tool__ = True  # type: ignore[attr-defined]
+    return agent_tool(function)
+
+
 @dataclass(frozen=True)
 class AgentTool:
     """One callable with its schema."""
@@ -44,6 +50,8 @@ class AgentTool:
     arguments: type[BaseModel]
     """Pydantic model of the arguments; its JSON schema is what an LLM gets."""
     function: Callable[..., Any]
+    online: bool = False
+    """Whether it asks services, and so is left out of runs that may not."""
 
     def __call__(self, values: Mapping[str, Any]) -> str:
         """Run with unchecked arguments; the answer is JSON of at most MAX_RESULT_CHARS characters."""
@@ -69,7 +77,8 @@ def tools_of(desk: object) -> Iterator[AgentTool]:
             continue
         if not (description := inspect.getdoc(method)):
             raise PluginError(f"the tool `{name}` of {type(desk).__name__} has no docstring: an LLM could not know it.")
-        yield AgentTool(name, description, _arguments_model(name, method), method)
+        online = getattr(method, "__online_tool__", False)
+        yield AgentTool(name, description, _arguments_model(name, method), method, online)
 
 
 def _arguments_model(name: str, method: Callable[..., Any]) -> type[BaseModel]:

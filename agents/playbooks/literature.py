@@ -10,7 +10,7 @@ from posttrain_crew.tasks.contracts import LiteratureResult
 
 __all__ = ["policy"]
 
-_READ_FIRST, _READ_FOLLOWED, _POST = 10, 4, 5
+_READ_FIRST, _WALK_FROM, _READ_FOLLOWED, _POST = 10, 3, 5, 5
 
 _QUERIES: dict[str, list[tuple[str, str | None]]] = {
     "format": [("answer format multiple choice", "format"), ("fine-tuning curated examples", "data-selection")],
@@ -37,18 +37,23 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
     asked = {call.arguments.get("arxiv_id") for call in conversation.made("read_paper")}
     if not asked and ranked:
         return _reading(ranked[:_READ_FIRST])
-    if read and not conversation.made("paper_citations"):
-        strongest = sorted(conversation.results("read_paper"), key=_strength)[:2]
+    strongest = sorted(conversation.results("read_paper"), key=_strength)
+    if read and conversation.can("follow_citations"):
+        if not conversation.made("follow_citations"):
+            start = [paper["arxiv_id"] for paper in strongest[:_WALK_FROM]]
+            return ToolCalls([ToolCall("follow_citations", {"papers": start, "limit": 12})])
+    elif read and not conversation.made("paper_citations"):
         return ToolCalls(
             [
                 ToolCall("paper_citations", {"arxiv_id": paper["arxiv_id"], "direction": direction, "limit": 6})
-                for paper in strongest
+                for paper in strongest[:2]
                 for direction in ("references", "cited_by")
             ]
         )
     if not conversation.made("draft_recipes") and read:
         if len(asked) <= _READ_FIRST:
-            followed = [hit["arxiv_id"] for result in conversation.results("paper_citations") for hit in items(result)]
+            results = conversation.results("follow_citations") or conversation.results("paper_citations")
+            followed = [hit["arxiv_id"] for result in results for hit in items(result)]
             if further := [key for key in dict.fromkeys(followed) if key not in asked][:_READ_FOLLOWED]:
                 return _reading(further)
         papers = [paper["id"] for paper in conversation.results("read_paper")]
@@ -103,7 +108,7 @@ def _ranked(conversation: Conversation) -> list[str]:
 
 
 def _strength(paper: dict[str, Any]) -> tuple[int, int, str]:
-    return (-int(paper.get("cited_in_library", 0)), -len(paper.get("reported") or []), str(paper["arxiv_id"]))
+    return (-int(paper.get("citations") or 0), -len(paper.get("reported") or []), str(paper["arxiv_id"]))
 
 
 def _reading(ids: list[str]) -> ToolCalls:

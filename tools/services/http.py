@@ -12,7 +12,8 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -39,8 +40,10 @@ Params = Mapping[str, str | int | float | bool | Sequence[str] | None]
 MAX_ANSWER_BYTES = 32 * 2**20
 MAX_WAIT_S = 60.0
 """A service that wants a longer pause than this is reported, not waited for."""
-ANSWER_SECONDS = 120.0
-"""For one whole answer: a server that sends a byte now and then never runs into httpx's time-out between bytes."""
+ANSWER_TIMEOUTS = 4
+"""Time-outs for one whole answer: a server that sends a byte now and then never runs into the one between bytes."""
+LEAST_BYTES_PER_S = 1024
+"""A download that is slower than this on average, after the time of a whole answer, is broken off."""
 _T = TypeVar("_T")
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 
@@ -64,7 +67,11 @@ class Answer:
         return self.body.decode("utf-8", errors="replace")
 
     def json(self) -> Any:
-        """The body as JSON. Raises BadAnswerError."""
+        """The body as JSON, parsed once. Raises BadAnswerError."""
+        return self._value
+
+    @cached_property
+    def _value(self) -> Any:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
@@ -81,9 +88,10 @@ class Service:
     Args:
         name: as it is told to users, for example `semantic_scholar`.
         base_url: to which paths are appended; a full URL is only accepted on this host.
-        headers: sent with each request, for example a key. They never leave for another host.
+        headers: sent with each request, for example a key. They never leave for another host, by a redirect neither.
         interval_s: least seconds between two requests.
         tries: requests at most for one answer.
+        timeout_s: for a connection, and between two blocks of an answer; a whole one may take ANSWER_TIMEOUTS of it.
         cache: where answers of GET requests with `max_age_s` are kept.
     """
 
@@ -103,14 +111,16 @@ class Service:
     ) -> None:
         self.name = name
         self.base_url = base_url.rstrip("/")
-        self._tries, self._backoff, self._sleep = tries, backoff_s, sleep
+        self._tries, self._backoff, self._answer_s = tries, backoff_s, ANSWER_TIMEOUTS * timeout_s
         self._pace = Pace(interval_s, sleep=sleep)
         self._cache = cache
         self._breaker = breaker or CircuitBreaker(name)
+        self._own = tuple(headers or {})
         self._client = httpx.Client(
             headers={"user-agent": "posttrain-crew (https://github.com/posttrain-crew)", **(headers or {})},
             timeout=timeout_s,
-            follow_redirects=True,  # httpx drops Authorization on a redirect to another host
+            follow_redirects=True,
+            event_hooks={"request": [self._keep_headers_home]},
         )
 
     def get(
@@ -122,12 +132,15 @@ class Service:
         max_age_s: float = 0.0,
         stale_if_down: bool = False,
         max_bytes: int = MAX_ANSWER_BYTES,
+        check: Callable[[Answer], object] | None = None,
     ) -> Answer:
         """GET.
 
         Args:
             max_age_s: an answer from the cache that is not older is good enough; 0 always asks.
             stale_if_down: an older one stands in (`Answer.stale`) when the service is down or wants no more requests.
+            check: raises BadAnswerError of an answer that does not have the form it should: such a one is asked for
+                once more, and never kept in the cache.
 
         Raises:
             NotFoundError, AccessDeniedError, RateLimitedError, ServiceUnavailableError, BadAnswerError (too large),
@@ -136,31 +149,35 @@ class Service:
         url = self._url(path)
         query = _encoded(params)
         key = sha256_text(canonical_json([url, query, dict(headers or {})]))
-        stored = self._cache.load(key) if self._cache and (max_age_s or stale_if_down) else None
+        stored = self._stored(url, key, check) if max_age_s or stale_if_down else None
         if stored is not None and stored.age_s <= max_age_s:
-            return Answer(self.name, url, stored.body, stored.headers, stored.age_s)
+            return stored
         try:
-            answer = self._ask("GET", url, query, headers, None, max_bytes)
+            answer = _checked(lambda: self._ask("GET", url, query, headers, None, max_bytes), check)
         except (ServiceUnavailableError, RateLimitedError) as error:
             if stored is None or not stale_if_down:
                 raise
-            return Answer(self.name, url, stored.body, stored.headers, stored.age_s, stale=str(error))
+            return replace(stored, stale=str(error))
         if self._cache is not None and (max_age_s or stale_if_down):
             self._cache.store(key, answer.body, answer.headers)
         return answer
 
     def get_json(self, path: str, params: Params | None = None, **options: Any) -> Any:
-        """`get`, parsed. An answer that is cut in the middle is asked for once more. Raises BadAnswerError, too."""
-        try:
-            return self.get(path, params, **options).json()
-        except BadAnswerError:
-            return self.get(path, params, **{**options, "max_age_s": 0.0}).json()
+        """`get`, parsed. What is no JSON is asked for once more. Raises BadAnswerError, too."""
+        return self.get(path, params, **{"check": Answer.json, **options}).json()
 
     def post_json(
-        self, path: str, body: object, params: Params | None = None, *, max_bytes: int = MAX_ANSWER_BYTES
+        self,
+        path: str,
+        body: object,
+        params: Params | None = None,
+        *,
+        max_bytes: int = MAX_ANSWER_BYTES,
+        check: Callable[[Answer], object] | None = None,
     ) -> Any:
         """POST of JSON for look-ups that change nothing (they are tried again as GETs are). Raises as `get` does."""
-        return self._ask("POST", self._url(path), _encoded(params), None, body, max_bytes).json()
+        url, query = self._url(path), _encoded(params)
+        return _checked(lambda: self._ask("POST", url, query, None, body, max_bytes), check or Answer.json).json()
 
     def download(self, path: str, to: Path, *, max_bytes: int) -> int:
         """Stream a file to disk by way of `<to>.part`; a broken transfer goes on where it stopped, if the server can.
@@ -171,18 +188,36 @@ class Service:
         to.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
         url = self._url(path)
+        version: list[str] = []  # ETag of what is in `part`: a file that changed meanwhile is not glued to the old half
 
         def once() -> int:
             have = part.stat().st_size if part.exists() else 0
+            try:
+                return rest(have)
+            except ServiceError as error:
+                if error.status != 416 or not have:  # 416: it has no bytes after those, which are of another version
+                    raise
+                part.unlink()
+                raise httpx.RemoteProtocolError("the transfer could not go on where it stopped") from error
+
+        def rest(have: int) -> int:
             wanted = {"accept-encoding": "identity", **({"range": f"bytes={have}-"} if have else {})}
+            if have and version:
+                wanted["if-range"] = version[0]
             with self._opened("GET", url, [], wanted, None) as response:
-                whole = response.headers.get("content-length")
-                have = have if response.status_code == 206 else 0
-                with part.open("ab" if have else "wb") as stream:
-                    for block in self._blocks(response, max_bytes - have, seconds=None):
+                whole = response.headers.get("content-length", "")
+                start = _start(response)
+                if start not in (0, have):
+                    part.unlink()
+                    raise httpx.RemoteProtocolError(f"the transfer went on at byte {start}, not {have}")
+                if start == 0:
+                    etag = response.headers.get("etag", "")
+                    version[:] = [etag] if etag and not etag.startswith("W/") else []
+                with part.open("ab" if start else "wb") as stream:
+                    for block in self._blocks(response, max_bytes - start, streamed=True):
                         stream.write(block)
                 size = part.stat().st_size
-                if whole is not None and size != have + int(whole):
+                if whole.isdigit() and size != start + int(whole):
                     raise httpx.RemoteProtocolError("the transfer ended early")
                 return size
 
@@ -193,6 +228,26 @@ class Service:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _stored(self, url: str, key: str, check: Callable[[Answer], object] | None) -> Answer | None:
+        """What the cache holds, if it still has the form that is asked for."""
+        kept = self._cache.load(key) if self._cache else None
+        if kept is None:
+            return None
+        answer = Answer(self.name, url, kept.body, kept.headers, kept.age_s)
+        try:
+            if check is not None:
+                check(answer)
+        except BadAnswerError:
+            return None
+        return answer
+
+    def _keep_headers_home(self, request: httpx.Request) -> None:
+        """httpx calls this for each hop of a redirect, and by itself takes no more than Authorization away."""
+        home = httpx.URL(self.base_url)
+        if (request.url.scheme, request.url.host, request.url.port) != (home.scheme, home.host, home.port):
+            for name in self._own:
+                request.headers.pop(name, None)
 
     def _url(self, path: str) -> str:
         if "://" not in path:
@@ -212,7 +267,7 @@ class Service:
     ) -> Answer:
         def once() -> Answer:
             with self._opened(method, url, query, headers, body) as response:
-                content = b"".join(self._blocks(response, max_bytes, seconds=ANSWER_SECONDS))
+                content = b"".join(self._blocks(response, max_bytes))
                 return Answer(self.name, str(response.url), content, dict(response.headers))
 
         return self._tried(url, once)
@@ -223,6 +278,8 @@ class Service:
             self._pace.wait()
             try:
                 result = once()
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError) as error:
+                raise ServiceError(f"{self.name}: {url[:300]} cannot be asked: {error}.", service=self.name) from error
             except (httpx.TransportError, httpx.DecodingError, ServiceUnavailableError, RateLimitedError) as error:
                 problem = self._typed(error, url)
                 wait = self._backoff * 2 ** (attempt - 1) * (0.75 + 0.5 * random.random())
@@ -232,8 +289,6 @@ class Service:
                     self._breaker.failed()
                     raise problem from error
                 self._pace.hold(wait)
-            except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
-                raise ServiceError(f"{self.name}: {url[:300]} cannot be asked: {error}.", service=self.name) from error
             except ServiceError:
                 self._breaker.succeeded()  # it refused, so it is up
                 raise
@@ -274,18 +329,19 @@ class Service:
         finally:
             response.close()
 
-    def _blocks(self, response: httpx.Response, max_bytes: int, seconds: float | None) -> Iterator[bytes]:
-        until, size = time.monotonic() + (seconds or 0.0), 0
-        for block in response.iter_bytes(1 << 16):
+    def _blocks(self, response: httpx.Response, max_bytes: int, streamed: bool = False) -> Iterator[bytes]:
+        begun, size = time.monotonic(), 0
+        for block in response.iter_bytes():  # as they come: a fixed size would wait for it without an end
             size += len(block)
             if size > max_bytes:
                 raise BadAnswerError(
                     f"{self.name}: the answer to {str(response.url)[:300]} is larger than {max_bytes / 2**20:.0f} MiB.",
                     service=self.name,
                 )
-            if seconds is not None and time.monotonic() > until:
+            seconds = time.monotonic() - begun
+            if seconds > self._answer_s and not (streamed and size > LEAST_BYTES_PER_S * seconds):
                 raise ServiceUnavailableError(
-                    f"{self.name} had not finished its answer to {str(response.url)[:300]} after {seconds:.0f} s.",
+                    f"{self.name} had not finished its answer to {str(response.url)[:300]} after {seconds:.1f} s.",
                     service=self.name,
                 )
             yield block
@@ -293,7 +349,9 @@ class Service:
     def _refusal(self, response: httpx.Response, url: str) -> ServiceError:
         status, said = response.status_code, _said(response)
         pause = _retry_after(response.headers)
-        about = f"{self.name} answered {url[:300]} with {status}{f': {said}' if said else ''}."
+        code = response.headers.get("x-error-code", "")[:60]  # Hugging Face tells kinds of 401 and 404 apart by it
+        answered = f"{status} {code}".strip() + (f": {said}" if said else "")
+        about = f"{self.name} answered {url[:300]} with {answered}."
         kind: type[ServiceError] = ServiceError
         hint = ""
         if status == 429:
@@ -304,17 +362,40 @@ class Service:
             kind, hint = AccessDeniedError, " It needs a token, or terms that you accept on its page."
         elif status in (404, 410):
             kind = NotFoundError
-        return kind(about + hint, service=self.name, status=status, retry_after=pause)
+        return kind(about + hint, service=self.name, status=status, retry_after=pause, code=code)
+
+
+def _checked(ask: Callable[[], Answer], check: Callable[[Answer], object] | None) -> Answer:
+    answer = ask()
+    if check is None:
+        return answer
+    try:
+        check(answer)
+    except BadAnswerError:  # a proxy's page, or a body cut without a word: once more shows whether it stays so
+        answer = ask()
+        check(answer)
+    return answer
+
+
+def _start(response: httpx.Response) -> int:
+    """The byte at which a download begins: from `Content-Range: bytes 5-9/10` of a 206."""
+    if response.status_code != 206:
+        return 0
+    first = response.headers.get("content-range", "").removeprefix("bytes").strip().partition("-")[0]
+    return int(first) if first.isdigit() else -1
 
 
 def _encoded(params: Params | None) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for name, value in (params or {}).items():
         values = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
-        pairs += [
-            (name, str(each).lower() if isinstance(each, bool) else str(each)) for each in values if each is not None
-        ]
+        pairs += [(name, _text(each)) for each in values if each is not None]
     return pairs
+
+
+def _text(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text.encode("utf-8", errors="replace").decode()  # LLMs write half surrogate pairs, which nothing can encode
 
 
 def _said(response: httpx.Response) -> str:

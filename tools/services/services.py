@@ -9,19 +9,23 @@ Services.parse("loopback")             the same clients against `python -m tests
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from posttrain_crew.errors import InputError
+from posttrain_crew.errors import InputError, ServiceUnavailableError
 from posttrain_crew.settings import Settings, cache_dir
 from posttrain_crew.tools.services.cache import AnswerCache
 from posttrain_crew.tools.services.http import Service
 
-__all__ = ["SOURCES", "Addresses", "Services"]
+__all__ = ["SOURCES", "Addresses", "Services", "unreachable"]
 
 SOURCES = ("shipped", "live", "loopback")
+CONNECT_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Services:
         settings: keys.
         cache: folder for answers; None keeps none.
         interval_factor: 0 in tests and on loopback, where nobody is hurried.
+        timeout_s: of each service (see Service).
     """
 
     names: tuple[str, ...] = ("shipped",)
@@ -71,6 +76,7 @@ class Services:
     settings: Settings = field(default_factory=Settings)
     cache: Path | None = None
     interval_factor: float = 1.0
+    timeout_s: float = 30.0
 
     @classmethod
     def parse(cls, text: str, settings: Settings | None = None, cache: Path | None = None) -> Services:
@@ -164,6 +170,35 @@ class Services:
             url,
             headers=headers,
             interval_s=interval_s * self.interval_factor,
+            timeout_s=self.timeout_s,
             backoff_s=0.05 if self.interval_factor == 0 else 1.0,
             cache=AnswerCache(self.cache / name) if self.cache else None,
+        )
+
+
+def unreachable(services: Services) -> ServiceUnavailableError | None:
+    """Why a run on these sources would find nothing at all, told before it starts; None when something answers.
+
+    One TCP connection is opened and closed, to the Hub, which both papers and datasets need. Services that fail later
+    are reported on the blackboard, and what is left is used.
+    """
+    if services.addresses is None or services.shipped:
+        return None
+    address = urlsplit(services.addresses.hub)
+    if "loopback" not in services.names and (proxy := getproxies().get(address.scheme)):
+        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        with socket.create_connection((address.hostname or "", port), timeout=CONNECT_TIMEOUT_S):
+            return None
+    except OSError as error:
+        todo = (
+            "Start it with `python -m tests.loopback` in another terminal, or set CREW_LOOPBACK_URL."
+            if "loopback" in services.names
+            else "Connect, set HF_ENDPOINT to a mirror, or use `--sources shipped`."
+        )
+        return ServiceUnavailableError(
+            f"nothing answers at {services.addresses.hub} ({error}), and the sources {','.join(services.names)} have "
+            f"nothing else. {todo}",
+            service="huggingface",
         )

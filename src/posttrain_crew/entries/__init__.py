@@ -15,6 +15,7 @@ from posttrain_crew.entries.research import (
     Defect,
     PaperRead,
     Recipe,
+    RecipeEvidence,
     SourceShare,
     TrainingSet,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Preflight",
     "PreflightCheck",
     "Recipe",
+    "RecipeEvidence",
     "RunStarted",
     "SessionStarted",
     "SourceShare",

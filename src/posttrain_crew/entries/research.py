@@ -8,7 +8,16 @@ from pydantic import Field
 
 from posttrain_crew.entries.base import EntryBody, Method
 
-__all__ = ["ContaminationVerdict", "DatasetProfile", "Defect", "PaperRead", "Recipe", "SourceShare", "TrainingSet"]
+__all__ = [
+    "ContaminationVerdict",
+    "DatasetProfile",
+    "Defect",
+    "PaperRead",
+    "Recipe",
+    "RecipeEvidence",
+    "SourceShare",
+    "TrainingSet",
+]
 
 
 class PaperRead(EntryBody):
@@ -17,12 +26,30 @@ class PaperRead(EntryBody):
     kind: ClassVar[str] = "paper"
     prefix: ClassVar[str] = "pap"
     arxiv_id: str
+    """The arXiv id, or `doi:...`, `corpus:...` for a paper that is not there."""
     title: str
     year: int
     techniques: list[str]
     findings: list[str]
     source: str
-    """Where it was read: `library`, `semantic_scholar`, `arxiv`, `huggingface`."""
+    """What was read: `library` (facts that ship with crew), `arxiv`, `ar5iv`, `huggingface`, `pdf` or `abstract`."""
+    via: list[str] = []
+    """Papers, from the one that a search found, over which citations led here."""
+    datasets: list[str] = []
+    """Datasets that it trained on or brings, by Hub id where one is known."""
+
+
+class RecipeEvidence(EntryBody):
+    """Where one field of a recipe comes from."""
+
+    field: str
+    """A hyper-parameter by TRL name, or `base_model`, `datasets`, `compute`, `reported`."""
+    value: str
+    arxiv_id: str
+    where: str
+    """Id of the section or table of the paper."""
+    text: str
+    """The sentence or table cell, at most 300 characters."""
 
 
 class Recipe(EntryBody):
@@ -41,6 +68,10 @@ class Recipe(EntryBody):
     addresses: list[str] = []
     """Which needs of the baseline it answers: format, reasoning, knowledge, noisy-data, small-model, plateau."""
     prior: float = Field(ge=0, le=1)
+    datasets: list[str] = []
+    """Datasets that its papers trained on, by Hub id where one is known: where the data agent looks first."""
+    evidence: list[RecipeEvidence] = []
+    """Quotations behind hyper-parameters, scores and data; empty for facts of the shipped library."""
 
 
 class Defect(EntryBody):

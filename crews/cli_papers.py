@@ -1,0 +1,343 @@
+"""`crew papers ...`: search, read, follow citations and extract recipes, without any agent or run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from posttrain_crew.crews.cli_common import JsonFlag, console, echo_json
+from posttrain_crew.errors import InputError
+
+if TYPE_CHECKING:
+    from posttrain_crew.tools.literature.extraction.recipe import ExtractedRecipe
+    from posttrain_crew.tools.literature.services.base import Direction, PaperRecord, SourceFailure
+    from posttrain_crew.tools.literature.services.graph import Reached
+    from posttrain_crew.tools.services.services import Services
+
+__all__ = ["register"]
+
+papers_app = typer.Typer(help="Search and read papers, follow citations, extract recipes.", no_args_is_help=True)
+
+PaperArgument = Annotated[str, typer.Argument(metavar="PAPER", help="arXiv id, DOI, CorpusId:N or the page's URL.")]
+SourcesOption = Annotated[
+    str, typer.Option(help="live, shipped (the library that comes with crew), live,shipped, or loopback.")
+]
+DIRECTIONS = ("references", "cited_by", "both")
+SECTION_CHARS = 12_000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of this module."""
+    app.add_typer(papers_app, name="papers")
+
+
+@papers_app.command()
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A few words.")],
+    year_from: Annotated[int | None, typer.Option(help="Only papers of this year or later.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Papers at most.")] = 10,
+    sources: SourcesOption = "live,shipped",
+    json_output: JsonFlag = False,
+) -> None:
+    """Search Semantic Scholar, arXiv, Hugging Face papers and the shipped library; the same paper is shown once."""
+    from posttrain_crew.tools.literature.services.finder import PaperFinder
+
+    found = PaperFinder(_services(sources)).search(query, year_from=year_from, limit=limit)
+    if json_output:
+        echo_json(
+            {
+                "papers": [record.model_dump(mode="json") for record in found.papers],
+                "asked": found.asked,
+                "failures": [failure.model_dump(mode="json") for failure in found.failures],
+                "complete": not found.degraded,
+            }
+        )
+        return
+    if found.papers:
+        _table(
+            ("paper", "year", "cited", "title", "known to"),
+            [(_short(p), p.year or "", _count(p.citation_count), p.title, ", ".join(p.sources)) for p in found.papers],
+        )
+    else:
+        console().print("No paper fits. Try fewer or other words.")
+    _failures(found.failures)
+
+
+@papers_app.command()
+def show(
+    paper: PaperArgument,
+    section: Annotated[str | None, typer.Option(help="Id of a section, to read it in full.")] = None,
+    page: Annotated[int | None, typer.Option(min=1, help="A page of the whole text.")] = None,
+    sources: SourcesOption = "live,shipped",
+    json_output: JsonFlag = False,
+) -> None:
+    """One paper: what the sources know of it, the outline of its full text, or a part of the text."""
+    from rich.text import Text
+
+    from posttrain_crew.errors import ServiceError
+    from posttrain_crew.tools.literature.reading.reader import PaperReader
+    from posttrain_crew.tools.literature.services.finder import PaperFinder
+    from posttrain_crew.tools.literature.services.ids import parse_ids
+
+    services = _services(sources)
+    known = PaperFinder(services).paper(parse_ids(paper))
+    record = known.paper
+    document, unread = None, "only the shipped library was asked, which holds no full texts."
+    if services.online and record.ids.arxiv:
+        try:
+            document = PaperReader(services).read(record.ids.arxiv)
+        except ServiceError as error:
+            if section or page:
+                raise
+            unread = str(error)
+    elif services.online:
+        unread = "the paper is not on arXiv."
+    if document is None and (section or page):
+        raise InputError(f"{paper} has no full text to show: {unread}")
+    text, pages = None, None
+    if document is not None and section:
+        text = "\n\n".join(f"{part.heading}\n\n{part.text}" for part in document.within(section))
+    elif document is not None and page:
+        text, pages = document.page(page, SECTION_CHARS)
+    out = console()
+    if json_output:
+        echo_json(
+            {
+                "paper": record.model_dump(mode="json"),
+                "failures": [failure.model_dump(mode="json") for failure in known.failures],
+                "full_text": None if document is None else document.source,
+                "full_text_problem": unread if document is None else None,
+                "notes": [] if document is None else list(document.notes),
+                "outline": [] if document is None else document.outline(),
+                "text": text,
+                "pages": pages,
+            }
+        )
+        return
+    if text is not None:
+        out.print(Text(text if pages is None else f"{text}\n\npage {page} of {pages}"))
+        return
+    out.print(Text(f"{record.title} ({record.year or 'year unknown'})"))
+    out.print(Text(f"  {', '.join(record.authors[:8])}{' and others' if len(record.authors) > 8 else ''}"))
+    out.print(Text(f"  {', '.join(record.ids.names)}; cited {_count(record.citation_count) or '?'} times"))
+    for label, values in (("datasets", record.datasets), ("models", record.models)):
+        if values:
+            out.print(Text(f"  {label}: {', '.join(values[:10])}"))
+    if record.abstract:
+        out.print(Text(f"\n{record.abstract}\n"))
+    if document is None:
+        out.print(Text(f"full text: {unread}"))
+    else:
+        out.print(f"full text from {document.source}; `--section ID` shows a part")
+        _table(
+            ("id", "section", "kind", "characters", "tables"),
+            [(r["id"], r["heading"], r["kind"], r["characters"], r["tables"]) for r in document.outline()],
+        )
+        for note in document.notes:
+            out.print(Text(f"note: {note}"))
+    _failures(known.failures)
+
+
+@papers_app.command()
+def cites(
+    papers: Annotated[list[str], typer.Argument(metavar="PAPER...", help="Where the walk starts.")],
+    direction: Annotated[str, typer.Option(help="references, cited_by or both.")] = "both",
+    depth: Annotated[int, typer.Option(min=1, max=5, help="Edges from the start at most.")] = 1,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Papers at most.")] = 15,
+    requests: Annotated[int, typer.Option(min=1, max=200, help="Questions to the services at most.")] = 12,
+    sources: SourcesOption = "live,shipped",
+    json_output: JsonFlag = False,
+) -> None:
+    """Walk the citation graph, the most telling citations first: influence, intent, recency, citations."""
+    if direction not in DIRECTIONS:
+        raise InputError(f"--direction must be one of {', '.join(DIRECTIONS)}; {direction!r} was given.")
+    from rich.text import Text
+
+    from posttrain_crew.tools.literature.services.finder import PaperFinder
+    from posttrain_crew.tools.literature.services.graph import WalkBudget, walk
+    from posttrain_crew.tools.literature.services.ids import parse_ids
+
+    directions: Sequence[Direction] = ("references", "cited_by")
+    if direction != "both":
+        directions = ("references",) if direction == "references" else ("cited_by",)
+    found = walk(
+        PaperFinder(_services(sources)),
+        [parse_ids(paper) for paper in papers],
+        directions=directions,
+        budget=WalkBudget(max_papers=limit, max_requests=requests, max_depth=depth),
+    )
+    if json_output:
+        echo_json(
+            {
+                "papers": [_reached(one) for one in found.reached],
+                "seen": found.seen,
+                "requests": found.requests,
+                "not_asked": found.not_asked,
+                "failures": [
+                    {"paper": f.paper, "direction": f.direction, **f.failure.model_dump(mode="json")}
+                    for f in found.failures
+                ],
+                "complete": not found.failures,
+            }
+        )
+        return
+    _table(
+        ("paper", "year", "cited", "way", "why", "title"),
+        [
+            (
+                _short(one.paper),
+                one.paper.year or "",
+                _count(one.paper.citation_count),
+                " > ".join(_bare(step.end) for step in one.path),
+                ", ".join([*(["influential"] if one.path[-1].influential else []), *one.path[-1].intents]),
+                one.paper.title,
+            )
+            for one in found.reached
+        ],
+    )
+    out = console()
+    out.print(f"{len(found.reached)} of {found.seen} papers, {found.requests} questions asked")
+    if found.not_asked:
+        out.print(Text(f"not followed, for `--requests`: {', '.join(map(_bare, found.not_asked[:8]))}"))
+    _failures([failure.failure for failure in found.failures])
+
+
+@papers_app.command()
+def recipes(
+    paper: PaperArgument,
+    llm: Annotated[
+        str | None,
+        typer.Option(help="Let this model read, as litellm names it; what the text does not state is refused."),
+    ] = None,
+    sources: SourcesOption = "live",
+    json_output: JsonFlag = False,
+) -> None:
+    """Training recipes that a paper states: method, data, settings, compute, scores, each with its quotation."""
+    from rich.text import Text
+
+    from posttrain_crew.tools.literature.extraction.extract import extract_recipes
+    from posttrain_crew.tools.literature.extraction.llm import extract_with_llm
+    from posttrain_crew.tools.literature.extraction.recipe import ExtractedRecipe, Rejected
+    from posttrain_crew.tools.literature.reading.reader import PaperReader
+    from posttrain_crew.tools.literature.services.ids import parse_ids
+
+    services = _services(sources)
+    ids = parse_ids(paper)
+    if not services.online or ids.arxiv is None:
+        raise InputError("recipes are read from full texts on arXiv: give an arXiv id and `--sources live`.")
+    document = PaperReader(services).read(ids.arxiv)
+    found, rejected = list[ExtractedRecipe](), list[Rejected]()
+    if llm is None:
+        found = extract_recipes(document)
+    else:
+        told = extract_with_llm(document, _completion(llm))
+        found, rejected = list(told.recipes), list(told.rejected)
+    if json_output:
+        echo_json(
+            {
+                "paper": document.arxiv_id,
+                "title": document.title,
+                "read_from": document.source,
+                "notes": list(document.notes),
+                "recipes": [recipe.model_dump(mode="json") for recipe in found],
+                "rejected": [each.model_dump(mode="json") for each in rejected],
+            }
+        )
+        return
+    out = console()
+    out.print(Text(f"{document.title} ({document.arxiv_id}, {document.source}): {len(found)} recipe(s)"))
+    for note in document.notes:
+        out.print(Text(f"note: {note}"))
+    for recipe in found:
+        out.print(Text(f"\n{recipe.method}{f' of {recipe.base_model.value}' if recipe.base_model else ''}"))
+        _table(("field", "value", "place", "text"), _rows(recipe))
+    for each in rejected:
+        out.print(Text(f"refused {each.field}: {each.reason}"))
+
+
+def _completion(model: str) -> Callable[[str], str]:
+    from posttrain_crew.settings import Settings
+    from posttrain_crew.tools.data.synthesis.litellm_complete import LiteLLMComplete
+
+    ask = LiteLLMComplete(model, Settings())
+    return lambda prompt: ask([{"role": "user", "content": prompt}], temperature=0.0, max_tokens=8000, seed=0).text
+
+
+def _rows(recipe: ExtractedRecipe) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for dataset in recipe.datasets:
+        rows.append(("dataset", dataset.hub_id or dataset.name, dataset.evidence))
+    for name, stated in recipe.hyperparameters.items():
+        rows.append((name, f"{stated.value} {stated.unit}".strip(), stated.evidence))
+    for name in ("gpu", "count", "hours"):
+        if stated := getattr(recipe.compute, name):
+            rows.append((f"compute {name}", f"{stated.value} {stated.unit}".strip(), stated.evidence))
+    for score in recipe.scores:
+        before = "" if score.before is None else f"{score.before:g} -> "
+        rows.append((f"score {score.benchmark}", f"{before}{score.after:g}", score.evidence))
+    return [
+        (
+            name,
+            value,
+            evidence.section,
+            " | ".join(p for p in (evidence.row, evidence.column, evidence.text) if p)[:160],
+        )
+        for name, value, evidence in rows
+    ]
+
+
+def _services(sources: str) -> Services:
+    from posttrain_crew.tools.services.services import Services
+
+    return Services.parse(sources)
+
+
+def _reached(one: Reached) -> dict[str, Any]:
+    return {
+        "paper": one.paper.model_dump(mode="json"),
+        "score": round(one.score, 4),
+        "path": [
+            {
+                "start": step.start,
+                "end": step.end,
+                "direction": step.direction,
+                "context": step.context,
+                "intents": list(step.intents),
+                "influential": step.influential,
+            }
+            for step in one.path
+        ],
+    }
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in head:
+        table.add_column(name, overflow="fold", justify="right" if name in ("year", "cited", "characters") else "left")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))  # Text: brackets of a title are no markup
+    console().print(table)
+
+
+def _failures(failures: Sequence[SourceFailure]) -> None:
+    """To stderr: what the answer above lacks."""
+    for failure in failures:
+        how = "an older answer was used" if failure.stale else "its papers are missing above"
+        typer.echo(f"warning: {failure.source} failed ({failure.error}), {how}: {failure.message[:300]}", err=True)
+
+
+def _short(paper: PaperRecord) -> str:
+    return _bare(paper.ids.key)
+
+
+def _bare(key: str) -> str:
+    return key.removeprefix("arxiv:")
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"

@@ -1,0 +1,126 @@
+"""The literature desk: offline on the shipped library, online against the loopback services."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain_crew.agents.playbooks.conversation import Conversation, Final, ToolCall
+from posttrain_crew.agents.playbooks.literature import policy
+from posttrain_crew.entries import Incident, PaperRead, Recipe
+from posttrain_crew.settings import Settings
+from posttrain_crew.tools.literature.desk import LiteratureDesk
+from posttrain_crew.tools.services.services import Services
+from posttrain_crew.tools.tool import tools_of
+from posttrain_crew.tools.workspace import Workspace
+from tests.loopback.world import Loopback
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def online(workspace: Workspace, world: Loopback, tmp_path: Path) -> Workspace:
+    services = Services.parse("loopback", Settings(loopback_url=world.url), cache=tmp_path / "answers")
+    return replace(workspace, services=services)
+
+
+def caller(workspace: Workspace) -> Call:
+    tools = {tool.name: tool for tool in tools_of(LiteratureDesk(workspace))}
+    return lambda name, **arguments: json.loads(tools[name](arguments))
+
+
+def recipe(call: Call, **changes: Any) -> Any:
+    paper = call("read_paper", arxiv_id="2609.90001")
+    values = {
+        "title": "t", "method": "sft", "hypothesis": "h", "data_style": "worked", "arxiv_ids": ["2609.90001"],
+        "papers": [paper["id"]], "addresses": ["format"],
+    }  # fmt: skip
+    return call("post_recipe", **(values | changes))
+
+
+def test_offline_nothing_is_asked_and_the_library_answers(workspace: Workspace, world: Loopback) -> None:
+    call = caller(workspace)
+    hits = call("search_papers", query="group relative policy optimization", technique="grpo")
+    assert "2402.03300" in {hit["arxiv_id"] for hit in hits["items"]} and hits["failed_sources"] == []
+    assert call("read_paper", arxiv_id="arXiv:2402.03300v3")["id"] == "pap-1"
+    assert world.requests == []
+
+
+def test_a_read_paper_brings_text_recipes_and_datasets(online: Workspace) -> None:
+    call = caller(online)
+    told = call("read_paper", arxiv_id="https://arxiv.org/abs/2609.90007v2")
+    assert told["read_from"] == "arxiv" and told["datasets"] == ["lab-notebook/quanta-steps"]
+    section = told["outline"][1]["id"]
+    assert call("read_section", arxiv_id="2609.90007", section=section)["text"]
+    assert (online.run.root / "papers" / "2609.90007.md").read_text().startswith("# A Corpus of Unit-Checked")
+    assert online.board.of(PaperRead)[0].body.datasets == ["lab-notebook/quanta-steps"]
+
+
+def test_the_policy_reaches_a_dataset_over_a_citation(online: Workspace) -> None:
+    tools = {tool.name: tool for tool in tools_of(LiteratureDesk(online))}
+    task = {"order": {"parameters": {"needs": ["format", "reasoning"]}}, "target": {"domains": ["physics"]}}
+    calls: list[ToolCall] = []
+    while not isinstance(move := policy(Conversation(task, frozenset(tools), calls)), Final):
+        calls += [ToolCall(c.name, c.arguments, json.loads(tools[c.name](c.arguments))) for c in move.calls]
+        assert len(calls) < 60
+    found = {hit["arxiv_id"] for c in calls if c.name == "search_papers" for hit in c.result["items"]}
+    assert "2609.90001" in found and "2609.90007" not in found
+    papers = {entry.body.arxiv_id: entry.body for entry in online.board.of(PaperRead)}
+    assert papers["2609.90007"].via == ["2609.90001", "2609.90007"]
+    recipes = [entry.body for entry in online.board.of(Recipe)]
+    assert "lab-notebook/quanta-steps" in recipes[0].datasets
+    rate = next(e for e in recipes[0].evidence if e.field == "learning_rate")
+    text = (online.run.root / "papers" / f"{rate.arxiv_id}.md").read_text()
+    assert rate.text.split(" | ")[-1] in text, "the quotation can be found in the kept text"
+
+
+def test_a_source_that_is_down_is_told_and_never_no_papers(online: Workspace, world: Loopback) -> None:
+    world.faults.add("s2", "503", times=None)
+    call = caller(online)
+    hits = call("search_papers", query="worked solutions reasoning steps")
+    assert hits["items"] and [f["source"] for f in hits["failed_sources"]] == ["semantic_scholar"]
+    call("search_papers", query="verifiable rewards")
+    incidents = [entry.body for entry in online.board.of(Incident)]
+    assert [incident.where for incident in incidents] == ["papers: semantic_scholar"], "told once"
+    for service in ("arxiv", "hub"):
+        world.faults.add(service, "503", times=None)
+    answer = caller(online)("search_papers", query="something else entirely")
+    assert answer["error"] == "ServiceUnavailableError" and "semantic_scholar" in answer["message"]
+
+
+def test_values_that_no_paper_states_are_refused(online: Workspace) -> None:
+    call = caller(online)
+    stated = recipe(call, hyperparameters={"learning_rate": 2e-5})
+    assert stated["id"] == "rec-1"
+    invented = recipe(call, hyperparameters={"learning_rate": 3e-4})
+    assert invented["error"] == "GateError" and "learning_rate" in invented["message"]
+    assert "99.5" in recipe(call, reported=[{"benchmark": "GPQA", "after": 99.5}])["message"]
+    assert "no paper" in recipe(call, datasets=["somebody/made-up"])["message"]
+    assert len(online.board.of(Recipe)) == 1
+
+
+def test_a_quote_proves_a_value_only_if_the_paper_has_it(online: Workspace) -> None:
+    call = caller(online)
+    first = recipe(call, hyperparameters={"learning_rate": 2e-5})
+    assert first["id"]
+    entry = next(e for e in online.board.of(Recipe)[0].body.evidence if e.field == "learning_rate")
+    false = {"field": "learning_rate", "arxiv_id": "2609.90001", "section": entry.where, "text": "learning rate 0.3"}
+    answer = recipe(call, hyperparameters={"learning_rate": 0.3}, quotes=[false])
+    assert answer["error"] == "GateError" and "not in section" in answer["message"]
+
+
+def test_an_unread_paper_supports_nothing(online: Workspace) -> None:
+    answer = recipe(caller(online), arxiv_ids=["2609.90002"])
+    assert answer["error"] == "GateError" and "read_paper" in answer["message"]
+
+
+@pytest.mark.parametrize("name", ["2609.90018", "2609.90019", "2609.90020"])
+def test_a_hostile_paper_is_read_or_refused_and_bounded(online: Workspace, name: str) -> None:
+    told = caller(online)("read_paper", arxiv_id=name)
+    assert len(json.dumps(told)) < 13_000
+    assert "<script" not in json.dumps(told)

@@ -1,0 +1,50 @@
+"""The one way to a paper's recipes: by an LLM where there is one, by rules where there is none, verified in both cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from posttrain_crew.errors import AgentError
+from posttrain_crew.tools.literature.extraction.extract import extract_recipes
+from posttrain_crew.tools.literature.extraction.llm import extract_with_llm
+from posttrain_crew.tools.literature.extraction.recipe import ExtractedRecipe, Rejected
+from posttrain_crew.tools.literature.extraction.verify import verify
+from posttrain_crew.tools.literature.reading.document import Document
+
+__all__ = ["Extraction", "read_recipes"]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What a paper says of its own training."""
+
+    recipes: tuple[ExtractedRecipe, ...]
+    rejected: tuple[Rejected, ...] = ()
+    """Fields that the text does not support."""
+    notes: tuple[str, ...] = ()
+    """What was done instead of what was asked for, for example rules where the LLM gave nothing usable."""
+
+
+def read_recipes(document: Document, complete: Callable[[str], str] | None = None) -> Extraction:
+    """The paper's training recipes, every field found again in the text.
+
+    Args:
+        complete: an LLM, from prompt to answer. When its answers do not fit the schema, the rules are used instead, and
+            `notes` says so; what it raises by itself goes through.
+    """
+    notes: tuple[str, ...] = ()
+    if complete is not None:
+        try:
+            told = extract_with_llm(document, complete)
+            return Extraction(told.recipes, told.rejected)
+        except AgentError as error:
+            notes = (f"extracted by rules instead of by the LLM: {error}",)
+    kept: list[ExtractedRecipe] = []
+    rejected: list[Rejected] = []
+    for recipe in extract_recipes(document):
+        checked = verify(document, recipe)
+        rejected += checked.rejected
+        if checked.recipe is not None:
+            kept.append(checked.recipe)
+    return Extraction(tuple(kept), tuple(rejected), notes)

@@ -1,0 +1,180 @@
+"""What a sentence, a heading or a column speaks of: which training method, and whether it is the paper's own final choice.
+
+Papers state the settings of others, of baselines, of sweeps and of evaluations in the same words as their own. A sentence
+counts as own only when nothing speaks against it: the aim is precision, and a setting that is missed is told as missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from posttrain_crew.tools.literature.extraction.recipe import METHODS, TrainingMethod
+from posttrain_crew.tools.literature.reading.document import Document, Section, Table
+from posttrain_crew.tools.literature.reading.plain import plain, sentences
+
+__all__ = [
+    "Said",
+    "cites_others",
+    "is_comparison",
+    "is_own_section",
+    "methods_in",
+    "said",
+    "scope_of",
+    "speaks_of_all",
+    "strongest",
+]
+
+_STRONG: dict[TrainingMethod, str] = {
+    "sft": r"\bSFT\b|\bsupervised\b(?! baseline)|instruction[- ]tun",
+    "dpo": r"\bDPO\b|direct preference|preference[- ](?:tun|optimi[sz])",
+    "grpo": r"\bGRPO\b|group[- ]relative|\bDAPO\b",
+    "ppo": r"\bPPO\b|proximal policy",
+    "rloo": r"\bRLOO\b",
+    "kto": r"\bKTO\b",
+    "orpo": r"\bORPO\b",
+}
+_WEAK: dict[TrainingMethod, str] = {
+    "sft": r"fine-?tun|\btun(?:e|ed|ing)\b|adapter|\bLoRA\b|cold[- ]start",
+    "dpo": r"\bpairs?\b|\bchosen\b|\brejected\b",
+    "grpo": r"\breinforc|\brollouts?\b|group size|\bRL\b",
+}
+_STRONG_RE = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _STRONG.items()}
+_WEAK_RE = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _WEAK.items()}
+
+_CITED = re.compile(
+    r"\bet al\b|\[\d+(?:\s?[,–-]\s?\d+)*\]|\b[A-Z][\w'-]+(?: and [A-Z][\w'-]+)? \(\d{4}[a-z]?\)"
+    r"|\([A-Z][^()]{1,80},? \d{4}[a-z]?\)"
+)
+_FIRST_PERSON = re.compile(r"\b(?:we|our|ours|us)\b", re.IGNORECASE)
+_OTHERS = re.compile(r"^(?:They|Their|These authors|Its authors|Others|Prior|Previous|Earlier|In contrast)\b")
+_VARIATION = re.compile(
+    r"\bablat|\bsweep|\bgrid\b|\bvar(?:y|ied|ying)\b|\btr(?:y|ied)\b|\bsearch(?:ed)? (?:over|for|in|the)|\bdoubl(?:e|ing)\b"
+    r"|\bhalv|\brais(?:e|ed|ing)\b|\blower(?:ing|ed|s)?\b|\bincreas|\breduc(?:e|ing)|\binstead of\b|\brather than\b"
+    r"|\bwithout\b|\bdiverg|\bcollaps|\bnot help|\bpoints?\b|\bworse\b|\bbetter\b|\bcosts?\b|\bgain(?:s|ed)?\b|\bhurts?\b"
+    r"|\bstay(?:s|ed)\b|\bfalls?\b|\bfell\b|\bvariants?\b|\bbaselines?\b|\bwould\b|\bif we\b|\bunlike\b|\bcompared to\b",
+    re.IGNORECASE,
+)
+_CHOSEN = re.compile(
+    r"\bsettled? on\b|\bwe (?:finally |then |therefore )?(?:use|used|chose|choose|selected|set|keep|kept|stop|drop)\b"
+    r"|\bwe (?:\w+ )?(?:train|fine-?tune)",
+    re.IGNORECASE,
+)
+_MEASURING = re.compile(
+    r"\bevaluat|\bgreedy\b|\bdecod|\btest time\b|\bavg@|\bpass@|\bscores? (?:is|are)\b|\bwe report\b", re.I
+)
+_FOREIGN_TITLE = re.compile(
+    r"related|prior work|previous|earlier|background|ablat|sensitiv|sweep|did not|what breaks|limitation|published"
+    r"|other papers|robustness|literature",
+    re.IGNORECASE,
+)
+_COMPARISON = re.compile(
+    r"\bablation|\bsweep|\beffect of\b|\bsensitivity|\bvarying|\bsearch space|\bgrid\b|as stated in|\bpublished\b"
+    r"|other papers|prior work|\bsearched\b|\bagainst\b|\btried\b|\binfluence of\b",
+    re.IGNORECASE,
+)
+_ALL = re.compile(
+    r"\b(?:both|either|each|all|every)\b[^.;]{0,40}\b(?:stages?|runs?|procedures?|models?|methods?|steps|rounds?)\b",
+    re.I,
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence in its place."""
+
+    section: Section
+    raw: str
+    plain: str
+    head: str
+    """Run-in head of its paragraph."""
+    own: bool
+    """It speaks of what this paper did in the end."""
+    cited: bool
+    """It speaks of others' work."""
+    caption: bool = False
+
+
+def said(document: Document) -> Iterator[Said]:
+    """Every sentence of the paper, captions included, bibliography left out."""
+    for section in document.sections:
+        if section.kind == "bibliography":
+            continue
+        own_place = is_own_section(document, section)
+        for block in section.blocks:
+            if isinstance(block, Table):
+                yield from _sentences(section, block.caption, "", own_place, True)
+            else:
+                yield from _sentences(section, block.text, block.head, own_place, False)
+
+
+def _sentences(section: Section, text: str, head: str, own_place: bool, caption: bool) -> Iterator[Said]:
+    others = False
+    for raw in sentences(text):
+        flat = plain(raw)
+        others = bool(_OTHERS.match(flat)) and (others or bool(_CITED.search(raw)))
+        cited = others or cites_others(raw)
+        moved = _VARIATION.search(flat) and not _CHOSEN.search(flat)
+        own = own_place and not cited and not moved and not _MEASURING.search(flat)
+        yield Said(section, raw, flat, head, own, cited, caption)
+        others = cited
+
+
+def cites_others(raw: str) -> bool:
+    """Whether a text cites a paper and does not speak of us."""
+    return bool(_CITED.search(raw)) and not _FIRST_PERSON.search(raw)
+
+
+def is_own_section(document: Document, section: Section) -> bool:
+    """Whether neither the section nor one around it is on others' work, or on what was varied."""
+    around = (section, *document.ancestors(section))
+    return not any(_FOREIGN_TITLE.search(one.title) for one in around)
+
+
+def is_comparison(caption: str) -> bool:
+    """Whether a table's caption says that it varies something or reports others' settings."""
+    return bool(_COMPARISON.search(caption))
+
+
+def methods_in(text: str) -> dict[TrainingMethod, int]:
+    """Training methods that a text names: 2 by name, 1 by a word that hints at it."""
+    found: dict[TrainingMethod, int] = {}
+    for method in METHODS:
+        if _STRONG_RE[method].search(text):
+            found[method] = 2
+        elif method in _WEAK_RE and _WEAK_RE[method].search(text):
+            found[method] = 1
+    return found
+
+
+def strongest(found: dict[TrainingMethod, int], among: Iterable[TrainingMethod]) -> frozenset[TrainingMethod]:
+    """The methods named most clearly, of those that come into question."""
+    known = {method: weight for method, weight in found.items() if method in set(among)}
+    best = max(known.values(), default=0)
+    return frozenset(method for method, weight in known.items() if weight == best)
+
+
+def speaks_of_all(text: str) -> bool:
+    """`both stages`, `each run`: what is said holds for every recipe."""
+    return bool(_ALL.search(text))
+
+
+def scope_of(places: Iterable[str], among: tuple[TrainingMethod, ...]) -> frozenset[TrainingMethod] | None:
+    """The method that the narrowest of some nested texts speaks of.
+
+    Returns:
+        One method; all of them where a text says so; None where no text tells, or where the narrowest that
+        names any names several.
+    """
+    if len(among) == 1:
+        return frozenset(among)
+    for text in places:
+        if speaks_of_all(text):
+            return frozenset(among)
+        found = strongest(methods_in(text), among)
+        if len(found) == 1:
+            return found
+        if len(found) > 1:
+            return None
+    return None

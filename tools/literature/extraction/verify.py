@@ -1,0 +1,243 @@
+"""Is what was extracted really in the paper? Whoever extracted it, rules or an LLM, every field passes here.
+
+A field stands when its cited text is found in its cited section, speaks of the field, and holds the value: numbers are
+compared as numbers (`2e-5` is `$2\\times10^{-5}$`, 0.03 is `3%`), names letter by letter. All other fields are rejected, each
+with its reason.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from posttrain_crew.tools.literature.extraction.patterns import WORDS_OF
+from posttrain_crew.tools.literature.extraction.recipe import (
+    FIELDS,
+    Compute,
+    DatasetNamed,
+    Evidence,
+    ExtractedRecipe,
+    Rejected,
+    ReportedResult,
+    Stated,
+)
+from posttrain_crew.tools.literature.extraction.scope import methods_in
+from posttrain_crew.tools.literature.reading.document import Document, Section, Table
+from posttrain_crew.tools.literature.reading.plain import LOOSE_NUMBER, plain
+
+__all__ = ["Verified", "verify"]
+
+_SCALE = re.compile(r"1e(-?\d+)")
+_GPU_WORDS = re.compile(r"[a-z]+\d*[a-z]*|\d+[a-z]*")
+_BATCH_WORDS = {"count": r"GPU|[AHLVTB]\d{1,3}|RTX|\d{4}|×|x\b", "hours": r"hours?|minutes?|days?"}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What is left of a recipe, and what was taken out."""
+
+    recipe: ExtractedRecipe | None
+    """None when not even the method is supported."""
+    rejected: tuple[Rejected, ...]
+
+
+class _Judge:
+    """Collects what is rejected."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.rejected: list[Rejected] = []
+
+    def believes(self, field: str, reason: str | None) -> bool:
+        """Whether there is no reason against a field; keeps the reason."""
+        if reason is not None:
+            self.rejected.append(Rejected(field=field, reason=reason))
+        return reason is None
+
+
+def verify(document: Document, recipe: ExtractedRecipe) -> Verified:
+    """Take out of a recipe what its evidence does not support."""
+    judge = _Judge(document)
+    if not judge.believes("method", _against_method(judge, recipe)):
+        return Verified(None, tuple(judge.rejected))
+    base = recipe.base_model
+    kept = recipe.model_copy(
+        update={
+            "base_model": base if base and judge.believes("base_model", _against_name(judge, base)) else None,
+            "datasets": tuple(
+                one for one in recipe.datasets if judge.believes("datasets", _against_dataset(judge, one))
+            ),
+            "hyperparameters": {
+                name: stated
+                for name, stated in recipe.hyperparameters.items()
+                if judge.believes(f"hyperparameters.{name}", _against_setting(judge, name, stated))
+            },
+            "compute": _compute(judge, recipe.compute),
+            "scores": tuple(_scores(judge, recipe.scores)),
+        }
+    )
+    return Verified(kept, tuple(judge.rejected))
+
+
+def _place(judge: _Judge, evidence: Evidence) -> str | None:
+    """Why the cited text cannot be found, or None."""
+    section = next((one for one in judge.document.sections if one.id == evidence.section), None)
+    if section is None or section.kind == "bibliography":
+        return f"the paper has no section {evidence.section!r} that could state it"
+    if evidence.kind == "cell":
+        if any(_has_cell(table, evidence) for table in section.tables):
+            return None
+        return f"no table of section {section.id} has the cell {evidence.text[:60]!r} in such a row and column"
+    if len(evidence.text.split()) < 2 or not _within(evidence.text, section):
+        return f"the cited text is not in section {section.id}: {evidence.text[:80]!r}"
+    return None
+
+
+def _within(text: str, section: Section) -> bool:
+    return _flat(text) in _flat(section.text) or any(_flat(text) in _flat(table.caption) for table in section.tables)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _has_cell(table: Table, evidence: Evidence) -> bool:
+    heads = table.columns()
+    for row in (*table.header, *table.rows):
+        for at, cell in enumerate(row):
+            if cell != evidence.text:
+                continue
+            names_row = not evidence.row or all(part in row for part in _parts(evidence.row, row))
+            names_column = not evidence.column or (at < len(heads) and evidence.column == heads[at])
+            if names_row and names_column:
+                return True
+    return False
+
+
+def _parts(label: str, row: tuple[str, ...]) -> list[str]:
+    """The cells of the row that make up a label, or the label itself when they do not."""
+    cells = [cell for cell in dict.fromkeys(row) if cell and cell in label]
+    return cells if " ".join(cells).replace(" ", "") == label.replace(" ", "") or label in cells else [label]
+
+
+def _context(evidence: Evidence) -> str:
+    """The cited text with the names of its row and column."""
+    return plain(" ".join(part for part in (evidence.row, evidence.column, evidence.text) if part))
+
+
+def _holds_number(evidence: Evidence, value: float) -> bool:
+    text, around = plain(evidence.text), _context(evidence)
+    share = "%" in around or "percent" in around.lower()
+    factors = [
+        1.0,
+        *([0.01] if share else []),
+        *([1000.0] if re.search(r"\d\s?k\b|\(k\b|k tokens", around, re.I) else []),
+    ]
+    factors += [float(f"1e{power}") for power in _SCALE.findall(around)]
+    lower = around.lower()
+    factors += [1 / 60] if "minute" in lower else []
+    factors += [24.0] if re.search(r"\bdays?\b", lower) else []
+    numbers = [float(one) for one in LOOSE_NUMBER.findall(text)] + [
+        float(one) for one in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", text)
+    ]
+    return any(
+        math.isclose(number * factor, value, rel_tol=1e-3, abs_tol=1e-12) for number in numbers for factor in factors
+    )
+
+
+def _against_method(judge: _Judge, recipe: ExtractedRecipe) -> str | None:
+    place = _place(judge, recipe.method_evidence)
+    if place is None and recipe.method not in methods_in(_context(recipe.method_evidence)):
+        return f"the cited text does not name {recipe.method}: {recipe.method_evidence.text[:80]!r}"
+    return place
+
+
+def _against_name(judge: _Judge, stated: Stated) -> str | None:
+    place = _place(judge, stated.evidence)
+    if place is None and str(stated.value).lower() not in _context(stated.evidence).lower():
+        return f"{str(stated.value)[:80]!r} is not in the cited text: {stated.evidence.text[:80]!r}"
+    return place
+
+
+def _against_dataset(judge: _Judge, one: DatasetNamed) -> str | None:
+    for name in (one.name, one.hub_id):
+        if name and name.lower() not in _context(one.evidence).lower():
+            return f"{name[:80]!r} is not in the cited text: {one.evidence.text[:80]!r}"
+    if one.arxiv_id and one.arxiv_id not in {reference.arxiv_id for reference in judge.document.references}:
+        return f"the bibliography does not list arXiv {one.arxiv_id[:20]}"
+    return _place(judge, one.evidence)
+
+
+def _against_setting(judge: _Judge, name: str, stated: Stated) -> str | None:
+    if name not in FIELDS:
+        return f"{name[:60]!r} is no hyper-parameter of TRL"
+    if reason := _place(judge, stated.evidence):
+        return reason
+    around = _context(stated.evidence)
+    if not re.search(WORDS_OF[name], around, re.IGNORECASE):
+        return f"the cited text does not speak of {name}: {stated.evidence.text[:80]!r}"
+    value = stated.value
+    if isinstance(value, bool) or isinstance(value, str):
+        words = str(value).lower().replace("_", " ").split()
+        found = isinstance(value, str) and all(word[:6] in around.lower() for word in words if word != "with")
+    else:
+        found = math.isfinite(value) and _holds_number(stated.evidence, float(value))
+    return None if found else f"{value!r} is not in the cited text: {stated.evidence.text[:80]!r}"
+
+
+def _compute(judge: _Judge, compute: Compute) -> Compute:
+    kept: dict[str, Stated] = {}
+    for field in ("gpu", "count", "hours"):
+        stated: Stated | None = getattr(compute, field)
+        if stated is not None and judge.believes(f"compute.{field}", _against_machine(judge, field, stated)):
+            kept[field] = stated
+    return Compute(**kept)
+
+
+def _against_machine(judge: _Judge, field: str, stated: Stated) -> str | None:
+    if reason := _place(judge, stated.evidence):
+        return reason
+    around, value = _context(stated.evidence), stated.value
+    if field == "gpu":
+        words = _GPU_WORDS.findall(str(value).lower())
+        found = bool(words) and all(word in around.lower().replace(" gb", "gb") for word in words)
+    else:
+        found = (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and _holds_number(stated.evidence, float(value))
+            and bool(re.search(_BATCH_WORDS[field], around, re.IGNORECASE))
+        )
+    return None if found else f"{value!r} is not in the cited text: {stated.evidence.text[:80]!r}"
+
+
+def _scores(judge: _Judge, scores: tuple[ReportedResult, ...]) -> Iterator[ReportedResult]:
+    for score in scores:
+        field = f"scores.{score.benchmark[:60]}"
+        if not judge.believes(field, _against_score(judge, score)):
+            continue
+        if score.before is None:
+            yield score
+            continue
+        evidence = score.before_evidence or score.evidence
+        reason = _place(judge, evidence)
+        if reason is None and not _holds_number(evidence, score.before):
+            reason = f"{score.before} is not in the cited text: {evidence.text[:80]!r}"
+        if judge.believes(f"{field}.before", reason):
+            yield score
+        else:
+            yield score.model_copy(update={"before": None, "before_evidence": None})
+
+
+def _against_score(judge: _Judge, score: ReportedResult) -> str | None:
+    if reason := _place(judge, score.evidence):
+        return reason
+    section = judge.document.section(score.evidence.section)
+    captions = " ".join(table.caption for table in section.tables)
+    if score.benchmark.lower() not in f"{_context(score.evidence)} {captions}".lower():
+        return f"the cited text does not name {score.benchmark[:60]!r}"
+    if not _holds_number(score.evidence, score.after):
+        return f"{score.after} is not in the cited text: {score.evidence.text[:80]!r}"
+    return None
