@@ -1,4 +1,4 @@
-"""The console script `crew`. The commands are in cli_run, cli_watch, cli_setup and cli_tools.
+"""The console script `crew`. The commands are in the modules cli_*.
 
 Nothing heavy is imported at the top of these modules: `crew --help`, `status`, `log` and `runs` must answer at once,
 on a machine that is busy with training. A command imports what it needs when it runs.
@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from posttrain_crew import __version__
-from posttrain_crew.crews import cli_run, cli_setup, cli_tools, cli_watch
+from posttrain_crew.crews import cli_data, cli_papers, cli_run, cli_setup, cli_tools, cli_watch
 from posttrain_crew.crews.cli_common import EXIT_CODES, crash, echo_json, fail
 from posttrain_crew.errors import CrewError
 
@@ -44,6 +44,8 @@ _ORDER = (
     "eval",
     "audit",
     "train",
+    "papers",
+    "data",
 )
 
 app = typer.Typer(
@@ -55,7 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (cli_run, cli_watch, cli_setup, cli_tools):
+for _module in (cli_run, cli_watch, cli_setup, cli_tools, cli_papers, cli_data):
     _module.register(app)
 
 

@@ -53,6 +53,13 @@ def posttrain(
     prompts: Annotated[
         Path | None, typer.Option(help="Folder of role YAMLs that replace the shipped ones (`crew roles eject`).")
     ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option(
+            help="Where papers and datasets are looked up: `shipped` (what comes with crew, no network), `live` "
+            "(Semantic Scholar, arXiv, Hugging Face), `live,shipped`, or `loopback`. Default: the target's own."
+        ),
+    ] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Post-train a model on a target: research, audited data, real training jobs, a tested result.
@@ -80,6 +87,7 @@ def posttrain(
         prompts=prompts,
         usd=usd,
         tokens=tokens,
+        sources=sources,
     )
     _watched(lambda listener: start(options, listener=listener), json_output, run=None)
 

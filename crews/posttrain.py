@@ -24,6 +24,7 @@ from posttrain_crew.settings import Settings, cache_dir
 from posttrain_crew.target import Target
 from posttrain_crew.tools.compute.base import Compute
 from posttrain_crew.tools.evaluation.requirements import missing
+from posttrain_crew.tools.services.services import Services, unreachable
 from posttrain_crew.tools.sources import resolve_model
 from posttrain_crew.tools.workspace import Workspace
 
@@ -46,6 +47,7 @@ class RunOptions:
     out: Path | None = None
     runs_dir: Path = Path("runs")
     prompts: Path | None = None
+    sources: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ def start(options: RunOptions, listener: Listener | None = None) -> RunResult:
     compute = _compute(settings)
     if lacking := missing(target, compute.capacity()):
         raise TargetError(f"the target {target.name} cannot be run here. " + " ".join(lacking))
+    services = Services.parse(options.sources or target.sources, settings)
+    if problem := unreachable(services):
+        raise problem
     hours = options.hours or target.budget.hours
     _check_home()
     _check_budget(target, hours)
@@ -97,6 +102,7 @@ def start(options: RunOptions, listener: Listener | None = None) -> RunResult:
             usd=options.usd,
             tokens=options.tokens,
             prompts=str(options.prompts.resolve()) if options.prompts else None,
+            sources=",".join(services.names),
         )
         board.post(started, author="crew", key="run")
         return _work(run, board, target, compute, settings, listener, resumed=False)
@@ -158,7 +164,9 @@ def _work(
         events.subscribe(listener)
     limits = Limits(hours=started.hours, usd=started.usd, tokens=started.tokens)
     budget = Budget(board, limits, at_least=last_elapsed(run))
-    workspace = Workspace(board, run, target, budget, compute, events)
+    workspace = Workspace(
+        board, run, target, budget, compute, events, services=Services.parse(started.sources, settings)
+    )
     roles = load_roles(Path(started.prompts) if started.prompts else None)
     board.post(SessionStarted(pid=os.getpid(), host=socket.gethostname(), resumed=resumed), author="crew")
     events.emit(

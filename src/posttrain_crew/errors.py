@@ -140,17 +140,25 @@ class ServiceError(CrewError):
         service: its name, for example `semantic_scholar`.
         status: HTTP status, where there was an answer.
         retry_after: seconds after which the service allows another try, where it said so.
+        code: the service's own name of the failure (`X-Error-Code`, for example `GatedRepo`), where it gave one.
     """
 
     exit_code = 5
 
     def __init__(
-        self, message: str, *, service: str = "", status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        service: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+        code: str = "",
     ) -> None:
         super().__init__(message)
         self.service = service
         self.status = status
         self.retry_after = retry_after
+        self.code = code
 
 
 class ServiceUnavailableError(ServiceError):

@@ -54,5 +54,8 @@ class Settings(BaseSettings):
     ar5iv_url: str = "https://ar5iv.labs.arxiv.org"
     datasets_server_url: str = "https://datasets-server.huggingface.co"
     """HF_ENDPOINT does not reach the dataset viewer's service: it has an address of its own."""
+    dataset_max_gib: float = Field(default=2.0, gt=0)
+    """Most that is brought from the Hub for one dataset; what is over it is left out, and said so."""
+    dataset_max_files: int = Field(default=64, ge=1)
     loopback_url: str = "http://127.0.0.1:8765"
     """Where `python -m tests.loopback` serves a small copy of all these services, for `--sources loopback`."""

@@ -95,6 +95,8 @@ class Target(_Part):
     """Where the benchmark's items are read for contamination checks: `builtin:NAME`, `jsonl:PATH`, `hf:DATASET`."""
     candidates: list[str] = []
     """Where candidates for training data are found: `builtin:NAME` or a path to a folder of datasets."""
+    sources: str = "shipped"
+    """Where papers and datasets are looked up unless the user says otherwise: `shipped`, `live`, `live,shipped`."""
     deny_datasets: list[str] = []
     """Datasets that must never be trained on, by name or glob."""
     goal: float | None = Field(default=None, ge=0, le=1)

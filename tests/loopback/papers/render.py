@@ -1,7 +1,8 @@
-"""Make paper.html from paper.tex with LaTeXML, as arxiv.org/html does. Needs `apt install latexml`; tests only read the result.
+"""Make paper.html from paper.tex with LaTeXML, as arxiv.org/html does. Needs `apt install latexml`; tests only read
+the result.
 
-    python tests/loopback/papers/render.py                 # papers whose TeX is newer than their HTML
-    python tests/loopback/papers/render.py 2609.90001      # this one
+python tests/loopback/papers/render.py                 # papers whose TeX is newer than their HTML
+python tests/loopback/papers/render.py 2609.90001      # this one
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
+POST = ("latexmlpost", "--quiet", "--format=html5", "--pmml", "--nodefaultresources", "--timestamp=0")
 
 
 def render(folder: Path) -> None:
@@ -20,8 +22,7 @@ def render(folder: Path) -> None:
         xml, html = Path(scratch) / "paper.xml", Path(scratch) / "paper.html"
         subprocess.run(["latexml", "--quiet", f"--destination={xml}", "paper.tex"], cwd=folder, check=True)
         subprocess.run(
-            ["latexmlpost", "--quiet", "--format=html5", "--pmml", "--nodefaultresources", "--timestamp=0"]
-            + [f"--destination={html}", str(xml)],
+            [*POST, f"--destination={html}", str(xml)],
             cwd=folder,
             check=True,
         )

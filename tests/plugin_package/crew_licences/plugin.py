@@ -1,4 +1,4 @@
-"""A third-party specialist: a role, a tool, and a policy for runs without a language model."""
+"""A third-party specialist: a role, a tool, a policy for runs without a language model, and synthetic rows."""
 
 from __future__ import annotations
 
@@ -57,3 +57,19 @@ def register_tools(workspace: Workspace) -> dict[str, object]:
 def register_playbooks() -> dict[str, Callable[..., Any]]:
     """Its policy."""
     return {"licences": policy}
+
+
+@hookimpl
+def register_generators() -> dict[str, Callable[..., Any]]:
+    """Its questions."""
+    from crew_licences.synthesis import LicenceQuestions
+
+    return {"licence_questions": LicenceQuestions}
+
+
+@hookimpl
+def register_verifiers() -> dict[str, Callable[..., Any]]:
+    """Its check."""
+    from crew_licences.synthesis import NoLicenceText
+
+    return {"no_licence_text": NoLicenceText}

@@ -1,0 +1,97 @@
+"""`crew papers` against the loopback services."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from posttrain_crew.crews.cli import app
+from posttrain_crew.errors import CrewError, InputError, NotFoundError, ServiceUnavailableError
+from tests.loopback.world import Loopback
+
+
+@pytest.fixture(autouse=True)
+def served(world: Loopback, monkeypatch: pytest.MonkeyPatch) -> Loopback:
+    monkeypatch.setenv("CREW_LOOPBACK_URL", world.url)
+    return world
+
+
+def papers(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["papers", *arguments, "--sources", "loopback"])
+
+
+def last(*arguments: str) -> dict[str, Any]:
+    done = papers(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    value: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return value
+
+
+def failure(*arguments: str) -> CrewError:
+    error = papers(*arguments).exception
+    assert isinstance(error, CrewError), error
+    return error
+
+
+def test_search_shows_each_paper_once_with_who_knows_it() -> None:
+    found = last("search", "worked solutions reasoning small models")
+    ids = [paper["ids"]["arxiv"] for paper in found["papers"] if paper["ids"]["arxiv"]]
+    assert ids[0] == "2609.90001" and len(set(ids)) == len(ids)
+    assert {"semantic_scholar", "arxiv", "huggingface"} <= set(found["papers"][0]["sources"])
+    assert found["complete"] is True and found["failures"] == []
+    assert "2609.90001" in papers("search", "worked solutions reasoning small models").stdout
+
+
+def test_a_failed_source_is_warned_of_and_a_failed_search_is_an_error(served: Loopback) -> None:
+    served.faults.add("s2", "500", times=None)
+    done = papers("search", "worked solutions reasoning")
+    assert done.exit_code == 0 and "warning: semantic_scholar failed" in done.stderr
+    for service in ("arxiv", "hub"):
+        served.faults.add(service, "500", times=None)
+    error = failure("search", "another thing altogether")
+    assert isinstance(error, ServiceUnavailableError) and error.exit_code == 5
+
+
+def test_show_gives_the_outline_and_a_section() -> None:
+    told = last("show", "arXiv:2609.90001v1")
+    assert told["full_text"] == "arxiv-html" and told["outline"]
+    section = next(row["id"] for row in told["outline"] if row["tables"])
+    text = papers("show", "2609.90001", "--section", section)
+    assert text.exit_code == 0 and "|" in text.stdout
+    with_page = last("show", "2609.90001", "--page", "1")
+    assert with_page["text"].startswith("# Worked Solutions") and with_page["pages"] >= 1
+
+
+def test_cites_leads_to_the_data_paper_with_its_sentence() -> None:
+    told = last("cites", "2609.90001")
+    reached = {one["paper"]["ids"]["arxiv"]: one for one in told["papers"]}
+    step = reached["2609.90007"]["path"][-1]
+    assert step["direction"] == "references" and step["context"] and step["influential"]
+    assert "2609.90007" in papers("cites", "2609.90001").stdout
+
+
+def test_recipes_quote_the_text_that_they_were_read_from() -> None:
+    told = last("recipes", "2609.90001")
+    first = told["recipes"][0]
+    assert first["method"] == "sft"
+    rate = first["hyperparameters"]["learning_rate"]
+    assert rate["value"] == 2e-5 and rate["evidence"]["text"]
+    assert "learning_rate" in papers("recipes", "2609.90001").stdout
+
+
+def test_bad_input_is_refused() -> None:
+    assert isinstance(failure("show", "../../etc/passwd"), InputError)
+    assert isinstance(failure("show", "2609.99999"), NotFoundError)
+    assert isinstance(failure("cites", "2609.90001", "--direction", "sideways"), InputError)
+    assert isinstance(failure("search", "&&& ???"), InputError)
+
+
+def test_a_query_adds_no_parameter(served: Loopback) -> None:
+    papers("search", "grpo & limit=1#x\nGET /" + "long " * 2000)
+    asked = [request for request in served.requests if request.path.endswith("/paper/search")]
+    assert asked and served.unknown_parameters == []
+    assert dict(asked[0].parameters)["query"].startswith("grpo & limit=1#x GET /")
+    assert len(asked[0].query) < 4000

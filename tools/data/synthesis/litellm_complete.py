@@ -1,0 +1,133 @@
+"""`Complete` by litellm: any model and any OpenAI-compatible server, as the user's settings name them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from posttrain_crew.errors import AccessDeniedError, InputError, ServiceUnavailableError
+from posttrain_crew.redact import redact
+from posttrain_crew.settings import Settings
+from posttrain_crew.tools.data.synthesis.base import Message
+from posttrain_crew.tools.data.synthesis.chat import Completion, RefusedError
+
+__all__ = ["LiteLLMComplete"]
+
+ATTEMPTS = 5
+LONGEST_WAIT_S = 60.0
+
+
+class LiteLLMComplete:
+    """One request through litellm.
+
+    litellm's own `num_retries` is not used: it tries again at once, whatever Retry-After says, and it clears the
+    process-wide setting of the same name. So busy and broken answers are retried here, as agents/llm does it.
+
+    Args:
+        model: a litellm model name such as `openai/gpt-5` or `ollama/qwen3`.
+        settings: address, key and prices.
+
+    Raises:
+        InputError: the name is empty, or `playbook`, which writes nothing.
+    """
+
+    def __init__(self, model: str, settings: Settings, *, timeout_s: float = 600.0, retry_wait_s: float = 1.0) -> None:
+        if not model.strip() or model == "playbook":
+            raise InputError(
+                f"{model!r} is no language model that could write rows. Name one as litellm does, for example "
+                "`openai/gpt-5` or `ollama/qwen3`; CREW_LLM_BASE_URL and CREW_LLM_API_KEY say where it is."
+            )
+        self.model = model
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._retry_wait_s = retry_wait_s
+
+    @property
+    def address(self) -> str:
+        """Where the model is, for telling two servers apart."""
+        return self._settings.llm_base_url or ""
+
+    def price(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """USD, by the user's prices, else by litellm's map; None where neither knows the model."""
+        settings = self._settings
+        if settings.llm_price_in is not None and settings.llm_price_out is not None:
+            return prompt_tokens * settings.llm_price_in + completion_tokens * settings.llm_price_out
+        import litellm
+
+        try:
+            cost_in, cost_out = litellm.cost_per_token(
+                model=self.model, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+            )
+        except Exception:  # noqa: BLE001 - litellm raises several bare types for a model that it has no price for
+            return None
+        return float(cost_in) + float(cost_out)
+
+    def __call__(self, messages: list[Message], *, temperature: float, max_tokens: int, seed: int) -> Completion:
+        """See `Complete`."""
+        answer = self._ask(messages, temperature, max_tokens, seed)
+        text = (answer.choices[0].message.content or "") if answer.choices else ""
+        used = getattr(answer, "usage", None)
+        sent, said = (int(getattr(used, name, 0) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        return Completion(text, sent, said, self.price(sent, said))
+
+    def _ask(self, messages: list[Message], temperature: float, max_tokens: int, seed: int) -> Any:
+        import litellm
+        from litellm import exceptions
+
+        litellm.suppress_debug_info = True
+        key = self._settings.llm_api_key
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "timeout": self._timeout_s,
+            "num_retries": 0,
+            "max_retries": 0,
+            "drop_params": True,
+            "_skip_mcp_handler": True,  # needs a newer `mcp` than crewai allows (some litellm versions)
+        }
+        if self._settings.llm_base_url:
+            request["api_base"] = self._settings.llm_base_url
+        if key is not None:
+            request["api_key"] = key.get_secret_value()
+        denied = (exceptions.AuthenticationError, exceptions.PermissionDeniedError, exceptions.NotFoundError)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return litellm.completion(**request)
+            except exceptions.BadRequestError as error:  # a content rule, a prompt beyond the context, a wrong name
+                if "provider not provided" in str(error).lower():
+                    raise InputError(
+                        f"litellm does not know the model `{self.model}`: write it with its provider, for example "
+                        "`openai/gpt-5`, or `openai/NAME` for a server of your own (CREW_LLM_BASE_URL)."
+                    ) from error
+                raise RefusedError(self._told(error)) from error
+            except denied as error:
+                raise AccessDeniedError(
+                    f"the model `{self.model}` could not be used: {self._told(error)} Check its name, "
+                    "CREW_LLM_BASE_URL and CREW_LLM_API_KEY.",
+                    service="llm",
+                ) from error
+            except Exception as error:
+                if attempt == ATTEMPTS:
+                    raise ServiceUnavailableError(
+                        f"the model `{self.model}` did not answer in {ATTEMPTS} attempts: {self._told(error)} What was "
+                        "sampled is kept; the same command goes on.",
+                        service="llm",
+                    ) from error
+                time.sleep(self._wait(error, attempt))
+        raise AssertionError("unreachable")
+
+    def _wait(self, error: Exception, attempt: int) -> float:
+        headers = getattr(getattr(error, "response", None), "headers", None) or {}
+        try:
+            return min(LONGEST_WAIT_S, float(headers["retry-after"]))
+        except (KeyError, ValueError):
+            return float(min(LONGEST_WAIT_S, self._retry_wait_s * 2 ** (attempt - 1)))
+
+    def _told(self, error: Exception) -> str:
+        text = " ".join(str(error).split())
+        if self._settings.llm_api_key is not None:
+            text = text.replace(self._settings.llm_api_key.get_secret_value(), "[redacted]")
+        return f"{type(error).__name__}: {redact(text)[:400]}."
