@@ -81,6 +81,7 @@ def brief(workspace: Workspace, roster: list[dict[str, Any]], *, refusals: list[
             "answer": workspace.target.answer.model_dump(include={"kind", "labels", "template"}),
         },
         "base_model": started.base_model,
+        "online": workspace.services.online,
         "seed": started.seed,
         "baseline": scores(state.baseline),
         "few_shot_reference": scores(state.few_shot),

@@ -163,8 +163,8 @@ def _method_of(config: Path) -> str:
         raise ConfigError(f"the training config {config} must hold a YAML mapping.")
     load(config)
     method = str(raw.get("method", ""))
-    if method not in ("sft", "grpo"):
-        raise ConfigError(f"the training config {config} needs `method: sft` or `method: grpo`; {method!r} was given.")
+    if method not in ("sft", "dpo", "grpo"):
+        raise ConfigError(f"the training config {config} needs `method: sft`, `dpo` or `grpo`; {method!r} was given.")
     return method
 
 

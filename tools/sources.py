@@ -1,7 +1,7 @@
 """Where a target's parts come from: the base model, the benchmark's items, the candidates for training data.
 
-`builtin:NAME` asks the source that a plugin registered under NAME; everything else is a path here, and a service in
-the wider world (the Hub) where one is configured.
+`builtin:NAME` asks the source that a plugin registered under NAME, `hf:OWNER/NAME` the Hugging Face Hub (benchmark
+items); everything else is a path here.
 """
 
 from __future__ import annotations
@@ -69,15 +69,20 @@ def benchmark_items(target: Target, split: Literal["dev", "test"]) -> Sequence[B
 
     Raises:
         TargetError: the source is unknown. DatasetError: the file is missing or malformed.
+        ServiceError: the Hub did not give the items, for example because they are gated (AccessDeniedError).
     """
     scheme, _, rest = target.items.partition(":")
     if scheme == "builtin":
         return builtin_source(rest).items(split)
     if scheme == "jsonl":
         return _items_of_file(_beside(target, rest.format(split=split)))
+    if scheme == "hf":
+        from posttrain_crew.tools.data.hub.items import hub_items  # it needs this module
+
+        return hub_items(rest, split)
     raise TargetError(
-        f"the target {target.name} reads its items from {target.items!r}, which needs the Hugging Face Hub. "
-        "Reading benchmarks from the Hub is not built into this version; give a local copy as `items: jsonl:PATH`."
+        f"the target {target.name} reads its items from {target.items[:200]!r}: write `builtin:NAME`, `jsonl:PATH` or "
+        "`hf:OWNER/NAME:PATH`."
     )
 
 

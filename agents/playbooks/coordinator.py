@@ -36,9 +36,12 @@ def _plan(at: Position) -> Plan:
     if at.brief["baseline"] is None:
         return _measure_base(at)
     orders = _advice(at) + _evaluations(at)
-    if not at.recipes and not at.failed_twice("literature") and not at.orders_to("literature")[2:]:
+    asks = not at.recipes and not at.failed_twice("literature") and not at.orders_to("literature")[2:]
+    if asks:
         orders.append(_order("literature", "Find recipes for what the base lacks.", 60, needs=at.needs, exclude=[]))
-    if not any(order["ok"] for order in at.orders_to("data")) and not at.failed_twice("data"):
+    # where data is looked for in the world, the recipes say where: it waits for them
+    waits = asks and bool(at.brief.get("online"))
+    if not waits and not any(order["ok"] for order in at.orders_to("data")) and not at.failed_twice("data"):
         orders.append(
             _order(
                 "data",

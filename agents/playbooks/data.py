@@ -1,7 +1,9 @@
-"""The data policy: probe and audit every candidate, then build what the recipes need from what the audits allow."""
+"""The data policy: find and fetch datasets where services may be asked, probe and audit every candidate, then build
+what the recipes need from what the audits allow."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from posttrain_crew.agents.playbooks.conversation import Conversation, Final, ToolCall, ToolCalls, items
@@ -11,6 +13,10 @@ __all__ = ["policy"]
 
 _BUILDABLE = frozenset({"sft", "grpo"})
 """Methods that build_training_set serves."""
+_MOST_FETCHED = 8
+"""Datasets of one search; each costs an audit, and what comes behind these has little that speaks for it."""
+_MOST_FOUND = 15
+_WORD = re.compile(r"[a-z]{4,}")
 _MOST_AUDIT_TURNS = 40
 """One audit a message; only with more candidates than this do some share one."""
 
@@ -19,6 +25,12 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
     """The next move."""
     if not conversation.tools:
         return _final(conversation)
+    if conversation.can("search_datasets") and not conversation.made("search_datasets"):
+        return ToolCalls([ToolCall("search_datasets", _search(conversation))])
+    if conversation.can("fetch_dataset") and not conversation.made("list_candidates"):
+        asked = {call.arguments.get("dataset") for call in conversation.made("fetch_dataset")}
+        if wanted := [name for name in _promising(conversation) if name not in asked]:
+            return ToolCalls([ToolCall("fetch_dataset", {"dataset": name}) for name in wanted])
     if not conversation.made("list_candidates"):
         return ToolCalls([ToolCall("list_candidates")])
     names = _candidates(conversation)
@@ -35,6 +47,48 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
         if build not in built:
             return ToolCalls([ToolCall("build_training_set", build)])
     return _final(conversation)
+
+
+def _search(conversation: Conversation) -> dict[str, Any]:
+    """Arguments of the search: the order's recipes, with their papers and datasets, and words of the target."""
+    target = conversation.input.get("target") or {}
+    own_name = set(_WORD.findall(str(target.get("name") or "").lower()))
+    texts = [*map(str, target.get("domains") or []), str(target.get("title") or "").lower()]
+    words = [word for text in texts for word in _WORD.findall(text.lower()) if word not in own_name]
+    styles = {str(body.get("data_style")) for body in _recipes(conversation).values()}
+    words += sorted(styles & {"worked", "preference"})
+    return {"query": " ".join(dict.fromkeys(words)), "recipes": list(_recipes(conversation)), "limit": _MOST_FOUND}
+
+
+def _recipes(conversation: Conversation) -> dict[str, dict[str, Any]]:
+    """The order's recipes that its entries hold."""
+    entries = conversation.input.get("entries") or {}
+    wanted = conversation.parameters.get("recipes") or []
+    return {str(name): entries[name] for name in wanted if isinstance(entries.get(name), dict)}
+
+
+def _promising(conversation: Conversation) -> list[str]:
+    """What is fetched of the newest search, best first."""
+    found = conversation.last("search_datasets")
+    candidates = found.get("candidates") if isinstance(found, dict) else None
+    names = [str(each["dataset"]) for each in candidates or [] if isinstance(each, dict) and each.get("dataset")]
+    return list(dict.fromkeys(names))[:_MOST_FETCHED]
+
+
+def _not_had(conversation: Conversation) -> list[RejectedDataset]:
+    """What was found or named and could not be had: gated, missing, refused."""
+    found = conversation.last("search_datasets")
+    listed = found.get("problems") if isinstance(found, dict) else None
+    problems = [each for each in listed or [] if isinstance(each, dict) and not each.get("usable")]
+    rejected = [
+        RejectedDataset(dataset=str(each.get("dataset")), reason=f"{each.get('problem')}: {each.get('what')}"[:300])
+        for each in problems[:20]
+    ]
+    return rejected + [
+        RejectedDataset(dataset=str(call.arguments.get("dataset")), reason=call.error[:300])
+        for call in conversation.made("fetch_dataset")
+        if call.error is not None
+    ]
 
 
 def _candidates(conversation: Conversation) -> list[str]:
@@ -76,9 +130,7 @@ def _rank(profile: dict[str, Any]) -> tuple[bool, float, int, int, str]:
 
 def _methods(conversation: Conversation) -> set[str]:
     """Methods that the order's recipes ask for; without any that is known, supervised and reinforcement both."""
-    entries = conversation.input.get("entries") or {}
-    wanted = conversation.parameters.get("recipes") or []
-    known = {str(body["method"]) for name, body in entries.items() if name in wanted and "method" in body}
+    known = {str(body["method"]) for body in _recipes(conversation).values() if "method" in body}
     return known & _BUILDABLE or set(_BUILDABLE)
 
 
@@ -105,11 +157,15 @@ def _builds(conversation: Conversation) -> list[dict[str, Any]]:
 def _final(conversation: Conversation) -> Final:
     profiles = _profiles(conversation)
     sets = [built for built in conversation.results("build_training_set") if isinstance(built, dict) and "id" in built]
-    rejected = _unreadable(conversation) + [
-        RejectedDataset(dataset=str(p["dataset"]), reason=_reason(p))
-        for p in profiles
-        if p.get("verdict") == "rejected"
-    ]
+    rejected = (
+        _not_had(conversation)
+        + _unreadable(conversation)
+        + [
+            RejectedDataset(dataset=str(p["dataset"]), reason=_reason(p))
+            for p in profiles
+            if p.get("verdict") == "rejected"
+        ]
+    )
     for call in conversation.made("audit_dataset"):
         if call.error is not None:
             rejected.append(RejectedDataset(dataset=str(call.arguments.get("dataset")), reason=call.error[:300]))
@@ -124,6 +180,7 @@ def _final(conversation: Conversation) -> Final:
         summary = f"No training set: all {len(rejected)} candidates were rejected, each with its number in `rejected`."
     else:
         summary = "No training set: usable datasets exist, but no build came through."
+    summary += _outages(conversation)
     if failed:
         summary += f" Builds refused: {' | '.join(failed)}"
     return Final(
@@ -134,6 +191,16 @@ def _final(conversation: Conversation) -> Final:
             summary=summary[:1200],
         )
     )
+
+
+def _outages(conversation: Conversation) -> str:
+    """What services did not answer, told in the result."""
+    failed = [call.error for call in conversation.made("search_datasets") if call.error is not None]
+    found = conversation.last("search_datasets")
+    failures = (found.get("failures") or []) if isinstance(found, dict) else []
+    said = [error[:200] for error in failed if error]
+    said += [f"{each.get('service')} ({each.get('error')}) on {each.get('asked')}" for each in failures[:3]]
+    return f" The search for datasets is incomplete: {' | '.join(said)}." if said else ""
 
 
 def _reason(profile: dict[str, Any]) -> str:

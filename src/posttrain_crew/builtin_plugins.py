@@ -36,6 +36,7 @@ def register_targets() -> dict[str, Path]:
 def register_tools(workspace: Workspace) -> dict[str, object]:
     from posttrain_crew.tools.board_desk import BoardDesk
     from posttrain_crew.tools.data.desk import DataDesk
+    from posttrain_crew.tools.data.synthesis.desk import SynthesisDesk
     from posttrain_crew.tools.evaluation.desk import EvaluationDesk
     from posttrain_crew.tools.literature.desk import LiteratureDesk
     from posttrain_crew.tools.training.desk import TrainingDesk
@@ -44,6 +45,7 @@ def register_tools(workspace: Workspace) -> dict[str, object]:
         "board": BoardDesk(workspace),
         "literature": LiteratureDesk(workspace),
         "data": DataDesk(workspace),
+        "synthesis": SynthesisDesk(workspace),
         "training": TrainingDesk(workspace),
         "evaluation": EvaluationDesk(workspace),
     }

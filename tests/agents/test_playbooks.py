@@ -99,6 +99,59 @@ def test_data_with_nothing_usable_says_why() -> None:
     assert result.training_sets == [] and "all 1 candidates were rejected" in result.summary
 
 
+def hub_tools(profiles: list[dict[str, Any]], found: dict[str, Any]) -> dict[str, Tool]:
+    """As data_tools; a candidate is listed once it was fetched."""
+    tools, fetched = data_tools(profiles), list[str]()
+
+    def fetch(arguments: dict[str, Any]) -> dict[str, Any]:
+        name = arguments["dataset"]
+        if name == "evil/wide":
+            return {"error": "DatasetError", "message": "it has 20000 columns"}
+        fetched.append(name)
+        return {"dataset": name, "revision": "abc"}
+
+    listed = lambda _: [{"dataset": name} for name in fetched]  # noqa: E731
+    return {**tools, "search_datasets": lambda _: found, "fetch_dataset": fetch, "list_candidates": listed}
+
+
+def test_data_searches_and_fetches_where_services_may_be_asked() -> None:
+    found = {
+        "candidates": [{"dataset": name} for name in ("notes/good", "quiz/dump", "evil/wide")],
+        "problems": [
+            {"dataset": "walled/set", "problem": "gated", "what": "accept its terms", "usable": False},
+            {"dataset": "notes/good", "problem": "licence unknown", "what": "none stated", "usable": True},
+        ],
+        "failures": [{"service": "huggingface", "asked": "the page of a paper", "error": "ServiceUnavailableError"}],
+    }
+    leak = {"name": "contamination", "value": 0.15, "threshold": 0.05, "severity": "reject"}
+    profiles = [
+        profile(1, "notes/good", "worked", "usable"),
+        profile(2, "quiz/dump", "worked", "rejected", defects=[leak]),
+    ]
+    target = {"name": "gpqa-mini", "title": "gpqa-mini, science questions", "domains": ["physics", "biology"]}
+    entries = {"rec-1": {"method": "sft", "data_style": "worked"}}
+    result, made = drive("data", {"recipes": ["rec-1"]}, hub_tools(profiles, found), target=target, entries=entries)
+    assert [name for name, _ in made] == [
+        "search_datasets", "fetch_dataset", "fetch_dataset", "fetch_dataset", "list_candidates", "probe_labels",
+        "audit_dataset", "audit_dataset", "build_training_set",
+    ]  # fmt: skip
+    assert made[0][1] == {"query": "physics biology science questions worked", "recipes": ["rec-1"], "limit": 15}
+    assert made[-1][1]["datasets"] == ["notes/good"]
+    reasons = {each.dataset: each.reason for each in result.rejected}
+    assert set(reasons) == {"walled/set", "evil/wide", "quiz/dump"}
+    assert reasons["walled/set"].startswith("gated") and "0.15" in reasons["quiz/dump"]
+    assert "incomplete" in result.summary and "the page of a paper" in result.summary
+
+
+def test_data_goes_on_with_what_is_there_when_the_search_fails() -> None:
+    tools = data_tools([profile(1, "a", "worked", "usable")])
+    tools["search_datasets"] = lambda _: {"error": "ServiceUnavailableError", "message": "huggingface is down"}
+    tools["fetch_dataset"] = lambda _: {"dataset": "never"}
+    result, made = drive("data", {}, tools)
+    assert "fetch_dataset" not in {name for name, _ in made} and result.training_sets
+    assert "huggingface is down" in result.summary
+
+
 def trainer_tools(plans: list[Any], launches: list[dict[str, Any]]) -> dict[str, Tool]:
     def launch(arguments: dict[str, Any]) -> dict[str, Any]:
         launches.append(arguments)

@@ -16,7 +16,7 @@ from posttrain_crew.events import Events
 from posttrain_crew.files import atomic_write_json
 from posttrain_crew.rundir import RunDirectory
 from posttrain_crew.target import Target, load_target
-from posttrain_crew.tools.compute.base import Capacity, JobHandle, JobSpec, JobState
+from posttrain_crew.tools.compute.base import Backend, Capacity, JobHandle, JobSpec, JobState
 from posttrain_crew.tools.data.audit import Auditor
 from posttrain_crew.tools.data.cleaning import Examination, read
 from posttrain_crew.tools.data.labels import answers_by_question
@@ -70,7 +70,7 @@ def noise(auditor: Auditor, tmp_path_factory: pytest.TempPathFactory) -> Catalog
     return _catalogue(auditor, tmp_path_factory.mktemp("noise"), noise=True)
 
 
-class ScriptedCompute:
+class ScriptedCompute(Backend):
     """A backend whose probe job ends at once with the counts it was given. Counts its submissions."""
 
     name = "scripted"

@@ -13,7 +13,7 @@ from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import BudgetReserved, Evaluation, JobOutcome, JobStarted, TestLook
 from posttrain_crew.errors import BlackboardError, GateError
 from posttrain_crew.tools.board_desk import BoardDesk
-from posttrain_crew.tools.compute.base import Capacity, JobHandle, JobSpec, JobState
+from posttrain_crew.tools.compute.base import Backend, Capacity, JobHandle, JobSpec, JobState
 from posttrain_crew.tools.evaluation.desk import EvaluationDesk, estimate_seconds, launch_dev, launch_test
 from posttrain_crew.tools.tool import MAX_RESULT_CHARS, tools_of
 from posttrain_crew.tools.workspace import Workspace
@@ -22,7 +22,7 @@ Evaluated = Callable[..., Entry[Evaluation]]
 Make = Callable[..., str]
 
 
-class Recorder:
+class Recorder(Backend):
     """A backend that starts nothing and remembers what it was asked for."""
 
     name = "recorder"

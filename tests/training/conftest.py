@@ -17,12 +17,12 @@ from posttrain_crew.events import Events
 from posttrain_crew.files import sha256_file
 from posttrain_crew.rundir import RunDirectory
 from posttrain_crew.target import EvaluationTask, Target, Training
-from posttrain_crew.tools.compute.base import Capacity, JobHandle, JobSpec, JobState
+from posttrain_crew.tools.compute.base import Backend, Capacity, JobHandle, JobSpec, JobState
 from posttrain_crew.tools.workspace import Workspace
 
 
 @dataclass
-class ScriptedCompute:
+class ScriptedCompute(Backend):
     """A backend on which every job ends at once with the outcome that the test wants."""
 
     name: str = "scripted"

@@ -17,10 +17,10 @@ from typing import Any, Literal, cast
 import yaml
 
 from posttrain_crew.blackboard import Entry
-from posttrain_crew.entries import ErrorClass, JobOutcome, JobStarted
+from posttrain_crew.entries import ErrorClass, Incident, JobOutcome, JobStarted
 from posttrain_crew.errors import JobError, SlotsBusyError
-from posttrain_crew.files import atomic_write_text
-from posttrain_crew.tools.compute.base import JobHandle, JobSpec, JobState
+from posttrain_crew.files import atomic_write_text, sha256_text
+from posttrain_crew.tools.compute.base import OUTCOME_FILE, JobHandle, JobSpec, JobState
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = [
@@ -34,10 +34,6 @@ __all__ = [
     "relaunch",
     "wait",
 ]
-
-OUTCOME_FILE = "outcome.json"
-"""Written by the job itself, atomically, as its last act: {ok, error_class, message, wall_s, steps, checkpoint,
-metrics}; `checkpoint` is relative to the job's directory."""
 
 MAX_ATTEMPTS = 12
 """Starts of one job before it counts as failed. Only killed and cancelled jobs start again, a user's interrupts among
@@ -74,10 +70,12 @@ def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
     Raises:
         BudgetError: its estimate does not fit what is left. JobError: the backend refused it.
     """
+    price = workspace.compute.price()
     workspace.budget.reserve(
         f"job:{request.label}",
         wall_s=request.estimate_seconds,
         device_s=request.estimate_seconds,
+        usd=None if price is None else price * request.estimate_seconds / 3600,
         final=request.final,
         refs=request.refs,
     )
@@ -162,7 +160,21 @@ def poll(workspace: Workspace, job: Entry[JobStarted]) -> JobState:
     if (workspace.run.absolute(job.body.directory) / OUTCOME_FILE).exists():
         return "ended"
     handle = handle_of(workspace, job)
-    return "lost" if handle is None else workspace.compute.status(handle)
+    state: JobState = "lost" if handle is None else workspace.compute.status(handle)
+    if trouble := workspace.compute.trouble:
+        _report(workspace, job, trouble)
+    return state
+
+
+def _report(workspace: Workspace, job: Entry[JobStarted], trouble: str) -> None:
+    """Say once for a job and a trouble that the backend does not answer."""
+    where, instead = f"backend {workspace.compute.name}", "its jobs count as they were last seen, and it is asked again"
+    key = f"incident:{job.id}:trouble:{sha256_text(trouble)[:12]}"
+    if workspace.board.by_key(key) is None:
+        workspace.board.post(
+            Incident(where=where, what=trouble[:1000], instead=instead), author="crew", refs=(job.id,), key=key
+        )
+        workspace.events.emit("incident", where=where, what=trouble, instead=instead)
 
 
 def wait(workspace: Workspace, job: Entry[JobStarted], interval_s: float = 0.2) -> Entry[JobOutcome]:
@@ -183,6 +195,8 @@ def post_outcome(
         stopped: class and message where crew itself ended the job (a watch rule, a cancel), which its file cannot say.
     """
     directory = workspace.run.absolute(job.body.directory)
+    if (handle := handle_of(workspace, job)) is not None:
+        workspace.compute.fetch(handle)
     raw = _read_outcome(directory / OUTCOME_FILE)
     started = _age_of(directory)
     if raw is None:
@@ -204,7 +218,8 @@ def post_outcome(
             if isinstance(value, int | float) and math.isfinite(value)
         },
     )
-    workspace.budget.settle(f"job:{job.body.label}", wall_s=outcome.wall_s, device_s=outcome.wall_s)
+    usd = (workspace.compute.price() or 0.0) * outcome.wall_s / 3600
+    workspace.budget.settle(f"job:{job.body.label}", wall_s=outcome.wall_s, device_s=outcome.wall_s, usd=usd)
     entry = workspace.board.post(outcome, author="crew", refs=(job.id,), key=f"outcome:{job.body.label}")
     workspace.events.emit(
         "job_ended",

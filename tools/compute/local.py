@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,24 @@ import psutil
 
 from posttrain_crew.errors import JobError, SlotsBusyError
 from posttrain_crew.files import atomic_write_json
-from posttrain_crew.redact import child_environment, redact
-from posttrain_crew.tools.compute.base import Capacity, JobHandle, JobSpec, JobState
+from posttrain_crew.redact import child_environment
+from posttrain_crew.tools.compute.base import (
+    DIRECTORY_VARIABLE,
+    LABEL_VARIABLE,
+    LOG_FILE,
+    OUTCOME_FILE,
+    Backend,
+    Capacity,
+    JobHandle,
+    JobSpec,
+    JobState,
+)
+from posttrain_crew.tools.compute.command import job_command, job_variables
 
 __all__ = ["JOB_FILE", "LOG_FILE", "LocalCompute"]
 
 JOB_FILE = "job.json"
-LOG_FILE = "log.txt"
-OUTCOME_FILE = "outcome.json"
-LABEL_VARIABLE = "CREW_JOB_LABEL"
-DIRECTORY_VARIABLE = "CREW_JOB_DIRECTORY"
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_LOG_TAIL_BYTES = 64 * 1024
 _TIMEOUT_GRACE_S = 2.0
 _LEAVING_S = 15.0
 _SAME_START_S = 2.0
@@ -46,7 +52,7 @@ _SAME_START_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-class LocalCompute:
+class LocalCompute(Backend):
     """Processes of this machine, one per slot.
 
     Args:
@@ -112,17 +118,6 @@ class LocalCompute:
                 return "ended"
         return "running"
 
-    def logs(self, handle: JobHandle, tail: int = 100) -> str:
-        """The last `tail` lines of stdout and stderr together, at most 64 KiB, secrets redacted; "" before any."""
-        path = handle.directory / LOG_FILE
-        try:
-            with path.open("rb") as stream:
-                stream.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
-                text = stream.read().decode("utf-8", errors="replace")
-        except FileNotFoundError:
-            return ""
-        return redact("\n".join(text.splitlines()[-tail:]))
-
     def cancel(self, handle: JobHandle, grace_s: float = 5.0) -> None:
         """SIGTERM to the job's process group, after `grace_s` seconds SIGKILL to its whole tree; returns when gone."""
         process = self._process(handle)
@@ -143,6 +138,18 @@ class LocalCompute:
                     continue
         self._wait(tree, 10.0)
 
+    def alive(self, root: Path) -> list[JobHandle]:
+        """Processes of this machine that carry a label and work in a directory of the run."""
+        return [
+            JobHandle(label, self.name, directory, f"{pid}@{created}")
+            for pid, created, label, directory in _labelled()
+            if directory.is_relative_to(root.resolve())
+        ]
+
+    def price(self) -> float:
+        """This machine is there already."""
+        return 0.0
+
     def capacity(self) -> Capacity:
         """Slots and memory. On a CPU the memory of a job is what is available now, shared among the slots."""
         if self._gpus:
@@ -154,17 +161,11 @@ class LocalCompute:
         return Capacity(self._slots, device, round(memory_gib, 2), self._threads, description)
 
     def _start(self, spec: JobSpec, directory: Path, busy: list[str]) -> JobHandle:
-        command = [sys.executable, "-m", spec.module, str(spec.config.resolve())]
-        environment = child_environment(
-            {
-                **{name: str(self._threads) for name in _THREAD_VARIABLES},
-                "PYTHONUNBUFFERED": "1",
-                "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
-                LABEL_VARIABLE: spec.label,
-                DIRECTORY_VARIABLE: str(directory),
-                **spec.environment,
-            }
-        )
+        if spec.nodes != 1:
+            raise JobError(f"`{spec.label}` asks for {spec.nodes} nodes, and this is one machine. Use slurm or ray.")
+        command = job_command(spec, sys.executable, str(spec.config.resolve()))
+        offline = {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
+        environment = child_environment({**offline, **job_variables(spec, str(directory), self._threads)})
         gpu = self._free_gpu(busy)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
@@ -271,17 +272,30 @@ def _read_record(directory: Path) -> dict[str, Any] | None:
     return record
 
 
-def _unrecorded(label: str, directory: Path) -> dict[str, Any] | None:
-    """A live process with this label and directory in its environment, whose starter died before it wrote the file."""
+def _labelled() -> Iterator[tuple[int, float, str, Path]]:
+    """Of each job on this machine its first process: (pid, start time, label, directory)."""
     for process in psutil.process_iter():
         try:
             environment = process.environ()
-            if environment.get(LABEL_VARIABLE) == label and environment.get(DIRECTORY_VARIABLE) == str(directory):
-                parent = process.parent()
-                if parent is None or parent.environ().get(LABEL_VARIABLE) != label:
-                    return {"pid": process.pid, "create_time": process.create_time()}
+            if LABEL_VARIABLE not in environment or DIRECTORY_VARIABLE not in environment or not _alive(process):
+                continue
+            parent = process.parent()
+            if parent is None or not _same_job(parent.environ(), environment):
+                directory = Path(environment[DIRECTORY_VARIABLE])
+                yield process.pid, process.create_time(), environment[LABEL_VARIABLE], directory
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
             continue
+
+
+def _same_job(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    return all(one.get(name) == other.get(name) for name in (LABEL_VARIABLE, DIRECTORY_VARIABLE))
+
+
+def _unrecorded(label: str, directory: Path) -> dict[str, Any] | None:
+    """A live process with this label and directory in its environment, whose starter died before it wrote the file."""
+    for pid, created, its_label, its_directory in _labelled():
+        if (its_label, its_directory) == (label, directory):
+            return {"pid": pid, "create_time": created}
     return None
 
 

@@ -142,8 +142,12 @@ class Auditor:
             )
         measures: dict[str, float] = {
             "rows_read": total,
+            "rows_limit": self.thresholds.audit_rows,
+            "rows_all_read": float(total < self.thresholds.audit_rows),
             "unreadable_rate": _share(total - readable, total),
-            "missing_answer_rate": _share(sum(e.answer_text is None for e in examples), readable),
+            "missing_answer_rate": _share(
+                sum(e.answer_text is None and e.rejected is None for e in examples), readable
+            ),
             "choices": width,
             "worked_share": _share(sum(e.worked for e in examples), readable),
             "exact_duplicate_rate": _share(kinds["duplicate"], readable),

@@ -1,14 +1,19 @@
 """From audited datasets to a training file that can be trusted: cleaned, in the benchmark's form, checked as a whole.
 
 SFT rows  {"prompt": [{role: user, content}], "completion": [{role: assistant, content}]}
+DPO rows  {"prompt": [{role: user, content}], "chosen": [{role: assistant, content}], "rejected": [...]}
 GRPO rows {"prompt": [{role: user, content}], "answer": label}
 
-The file lies at data/<sha256 of its bytes>/train.jsonl with a card.json beside it. The same inputs give the same bytes.
+DPO pairs come from preference datasets as they are, and from worked questions: the worked right answer is preferred to
+a wrong answer of the student where samples are given, or else to a bare answer line with a wrong label, which is the
+weaker choice (convert.py says why).
+
+The file lies at data/<sha256 of its bytes>/train.jsonl with a card.json beside it: the description of the set, and how
+it was mixed. The same inputs give the same bytes.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,21 +22,34 @@ from pathlib import Path
 from typing import Literal
 
 from posttrain_crew.entries import SourceShare, TrainingSet
-from posttrain_crew.errors import DatasetError, GateError
+from posttrain_crew.errors import ConfigError, DatasetError, GateError
 from posttrain_crew.files import atomic_write_json, atomic_write_text, sha256_text
 from posttrain_crew.tools.data.audit import Auditor
 from posttrain_crew.tools.data.cleaning import Examination
-from posttrain_crew.tools.data.formats import Example, normalise_row
+from posttrain_crew.tools.data.convert import wrong_completion
+from posttrain_crew.tools.data.formats import Example
 from posttrain_crew.tools.data.labels import question_key
+from posttrain_crew.tools.data.mixing import MAX_REPEATS, Mixed, Mixture, Order, Row, Source, mix
 from posttrain_crew.tools.data.rendering import label_of, render_completion, render_prompt
 from posttrain_crew.tools.data.text import normalised
 
-__all__ = ["MINIMUM_ROWS", "BuildMethod", "BuildStyle", "build"]
+__all__ = ["MINIMUM_ROWS", "BuildMethod", "BuildStyle", "Share", "build"]
 
-BuildMethod = Literal["sft", "grpo"]
+BuildMethod = Literal["sft", "dpo", "grpo"]
 BuildStyle = Literal["worked", "terse", "any"]
 MINIMUM_ROWS = 8
 """A smaller file is a mistake, not a training set."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one dataset shall have of the file; see mixing.py."""
+
+    weight: float | None = None
+    cap: int | None = None
+    min_share: float = 0.0
+    revision: str | None = None
+    """Revision of the dataset on its service, for the card."""
 
 
 @dataclass
@@ -43,6 +61,7 @@ class _Line:
     record: dict[str, object]
     worked: bool
     rewritten: bool
+    tokens: int = 0
 
 
 @dataclass
@@ -53,6 +72,7 @@ class _Source:
     rows_in: int
     dropped: Counter[str] = field(default_factory=Counter)
     lines: list[_Line] = field(default_factory=list)
+    licence: str | None = None
 
 
 def build(
@@ -64,6 +84,10 @@ def build(
     style: BuildStyle,
     max_rows: int | None,
     seed: int,
+    shares: Mapping[str, Share] | None = None,
+    order: Order = "interleaved",
+    max_repeats: float = MAX_REPEATS,
+    wrong_samples: Mapping[str, Sequence[str]] | None = None,
 ) -> TrainingSet:
     """Write a training file and return its description. Repeating a call writes the same file again, or nothing.
 
@@ -71,23 +95,33 @@ def build(
         data_dir: the run's `data` folder; the set's path is told relative to its parent.
         style: `worked` keeps rows with a working and shows it; `terse` gives the answer line only; `any` shows the
             working where there is one. GRPO has no completions: there, `worked` only chooses rows.
-        max_rows: rows at most, shared fairly between the datasets; None is all.
+            For DPO, rows that are no preference pairs need a working; `terse` has none.
+        max_rows: rows at most; None is all. Shared fairly between the datasets, or by `shares`.
+        shares: weight, cap and least share by dataset; with weights, rows of a small dataset may be repeated, up to
+            `max_repeats` times.
+        order: of the file; a curriculum (`length`, `difficulty`) needs a trainer that does not shuffle.
+        wrong_samples: for DPO, the student's own wrong replies by user prompt.
 
     Raises:
-        DatasetError: nothing usable is left. GateError: the finished file matches the benchmark.
+        DatasetError: nothing usable is left. GateError: the finished file matches the benchmark, or a row of it cannot
+        be
+            checked. ConfigError: shares that contradict each other, or name a dataset that is not here.
     """
-    sources = [_source(auditor, each, method, style, seed) for each in examinations]
+    if unknown := sorted((shares or {}).keys() - {each.reading.dataset.name for each in examinations}):
+        raise ConfigError(f"shares are given for {', '.join(unknown)}, which are not among the datasets.")
+    if method == "dpo" and style == "terse":
+        raise ConfigError("method dpo needs chosen replies with a working: take style `worked` or `any`.")
+    sources = [_source(auditor, each, method, style, seed, wrong_samples or {}) for each in examinations]
     _drop_across(sources)
     _drop_contaminated(auditor, sources)
-    _cut(sources, max_rows)
-    lines = _interleave(sources)
+    mixed, lines = _mixed(sources, shares or {}, Mixture(max_rows, order, max_repeats, seed))
     if len(lines) < MINIMUM_ROWS:
         told = "; ".join(f"{s.name}: {dict(s.dropped)} of {s.rows_in}" for s in sources)
         raise DatasetError(
             f"only {len(lines)} rows are left for method {method}, style {style} (dropped: {told}). Choose other "
             "datasets, or style `any`."
         )
-    text = "".join(json.dumps(line.record, ensure_ascii=False) + "\n" for line in lines)
+    text = mixed.text
     sha = sha256_text(text)
     path = data_dir / sha / "train.jsonl"
     if not path.is_file():
@@ -96,7 +130,8 @@ def build(
     if verdict.sha256 != sha or not verdict.passed:
         raise GateError(
             f"the finished file {sha[:12]} is not fit for training: {verdict.rows_matched} of {verdict.rows_checked} "
-            f"rows match the benchmark ({verdict.by_check}), or the file was changed. Leave the dataset out."
+            f"rows match the benchmark or cannot be checked ({verdict.by_check}), or the file was changed. Leave the "
+            "dataset out."
         )
     lengths = auditor.tokens.lengths([_content(line.record) for line in lines])
     body = TrainingSet(
@@ -109,11 +144,11 @@ def build(
             SourceShare(
                 dataset=source.name,
                 rows_in=source.rows_in,
-                rows_out=len(source.lines),
+                rows_out=taken.count,
                 dropped=dict(sorted(source.dropped.items())),
-                rewritten=sum(line.rewritten for line in source.lines),
+                rewritten=sum(line.rewritten for line in lines if line.source == source.name),
             )
-            for source in sources
+            for source, taken in zip(sources, mixed.taken, strict=True)
         ],
         contamination=verdict,
         mean_tokens=round(lengths.mean, 2),
@@ -121,39 +156,76 @@ def build(
         seed=seed,
         note="" if auditor.tokens.exact else "token counts are guessed from characters: the base has no tokenizer.json",
     )
-    atomic_write_json(path.parent / "card.json", body.model_dump(mode="json"))
+    atomic_write_json(path.parent / "card.json", {**body.model_dump(mode="json"), "mixture": mixed.card()})
     return body
 
 
-def _source(auditor: Auditor, examination: Examination, method: BuildMethod, style: BuildStyle, seed: int) -> _Source:
+def _source(
+    auditor: Auditor,
+    examination: Examination,
+    method: BuildMethod,
+    style: BuildStyle,
+    seed: int,
+    wrong: Mapping[str, Sequence[str]],
+) -> _Source:
     """The usable rows of one dataset, rendered and in random order."""
     reading, answer = examination.reading, auditor.target.answer
     source = _Source(reading.dataset.name, len(reading.examples), Counter(examination.dropped()))
+    source.licence = reading.dataset.card.licence
     for example in examination.clean():
         label = label_of(example, answer)
-        if label is None:
+        paired = method == "dpo" and example.rejected is not None
+        if label is None and not paired:
             source.dropped["other_form"] += 1
             continue
-        if style == "worked" and not example.worked:
+        if not paired and not example.worked and (style == "worked" or method == "dpo"):
             source.dropped["no_working"] += 1
             continue
-        shown = style != "terse" and example.worked
-        prompt = [{"role": "user", "content": render_prompt(example, answer)}]
-        record: dict[str, object] = {"prompt": prompt}
-        if method == "sft":
-            completion = render_completion(example, label, answer, worked=shown)
-            record["completion"] = [{"role": "assistant", "content": completion}]
-            changed = completion != example.raw_completion
-        else:
-            record["answer"], changed = label, reading.format != "mcq"
-        source.lines.append(_Line(source.name, example, record, shown, changed))
+        source.lines.append(_line(source.name, example, label, auditor, method, style, reading.format == "mcq", wrong))
     lengths = auditor.tokens.lengths([_content(line.record) for line in source.lines])
     fitting = [n <= auditor.max_tokens for n in lengths.counts]
     if too_long := fitting.count(False):
         source.dropped["too_long"] += too_long
-    source.lines = [line for line, fits in zip(source.lines, fitting, strict=True) if fits]
+    kept = [(line, n) for line, n, fits in zip(source.lines, lengths.counts, fitting, strict=True) if fits]
+    for line, n in kept:
+        line.tokens = n
+    source.lines = [line for line, _ in kept]
     random.Random(f"{seed} {source.name}").shuffle(source.lines)
     return source
+
+
+def _line(
+    name: str,
+    example: Example,
+    label: str | None,
+    auditor: Auditor,
+    method: BuildMethod,
+    style: BuildStyle,
+    native: bool,
+    wrong: Mapping[str, Sequence[str]],
+) -> _Line:
+    """One row in the benchmark's form. A preference pair keeps its two replies."""
+    answer = auditor.target.answer
+    asked = render_prompt(example, answer) if example.choices and label is not None else example.question
+    record: dict[str, object] = {"prompt": [{"role": "user", "content": asked}]}
+    shown = style != "terse" and example.worked
+    if method == "grpo":
+        return _Line(name, example, {**record, "answer": label}, shown, not native)
+    if method == "dpo" and example.rejected is not None:
+        chosen, rejected = example.raw_completion or "", example.rejected
+    else:
+        assert label is not None
+        chosen = render_completion(example, label, answer, worked=shown)
+        rejected = wrong_completion(example, label, answer, wrong.get(asked, ())) if method == "dpo" else ""
+    changed = chosen != example.raw_completion
+    if method == "sft":
+        return _Line(name, example, {**record, "completion": [_reply(chosen)]}, shown, changed)
+    pair = {"chosen": [_reply(chosen)], "rejected": [_reply(rejected)]}
+    return _Line(name, example, {**record, **pair}, shown, changed)
+
+
+def _reply(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
 
 
 def _drop_across(sources: Sequence[_Source]) -> None:
@@ -179,46 +251,54 @@ def _drop_across(sources: Sequence[_Source]) -> None:
 
 def _drop_contaminated(auditor: Auditor, sources: Sequence[_Source]) -> None:
     """Rows that match only in their final form, for instance because a prompt was taken apart."""
-    nothing = Example("", (), None, None, None)
     for source in sources:
-        rendered = [normalise_row(line.record, "prompt_completion") or nothing for line in source.lines]
-        matched = set(auditor.index.check(rendered).rows)
-        if matched:
-            source.dropped["contaminated"] += len(matched)
-            source.lines = [line for i, line in enumerate(source.lines) if i not in matched]
+        matches = auditor.index.check_raw(line.record for line in source.lines)
+        gone = {*matches.rows, *matches.unchecked}
+        if matches.rows:
+            source.dropped["contaminated"] += len(matches.rows)
+        if matches.unchecked:
+            source.dropped["unchecked"] += len(matches.unchecked)
+        source.lines = [line for i, line in enumerate(source.lines) if i not in gone]
 
 
-def _cut(sources: Sequence[_Source], max_rows: int | None) -> None:
-    """Fair shares: a source that has fewer rows than its share leaves the rest to the others."""
-    if max_rows is None:
-        return
-    left, waiting = max_rows, sorted(sources, key=lambda source: len(source.lines))
-    while waiting:
-        source = waiting.pop(0)
-        share = min(len(source.lines), left // (len(waiting) + 1))
-        if over := len(source.lines) - share:
-            source.dropped["over_max_rows"] += over
-        source.lines, left = source.lines[:share], left - share
+def _mixed(sources: Sequence[_Source], shares: Mapping[str, Share], mixture: Mixture) -> tuple[Mixed, list[_Line]]:
+    """The mixture, and the line behind each of its rows."""
+    behind: dict[int, _Line] = {}
+    given: list[Source] = []
+    for source in sources:
+        share = shares.get(
+            source.name, Share(weight=1.0 if any(s.weight is not None for s in shares.values()) else None)
+        )
+        rows = [Row(line.record, line.tokens, line.example.pass_rate) for line in source.lines]
+        behind.update((id(row), line) for row, line in zip(rows, source.lines, strict=True))
+        given.append(
+            Source(source.name, rows, share.weight, share.cap, share.min_share, source.rows_in, dict(source.dropped),
+                   share.revision, source.licence)
+        )  # fmt: skip
+    if not any(source.rows for source in given):
+        return Mixed((), (), (), mixture), []
+    mixed = mix(given, mixture)
+    for source, taken in zip(sources, mixed.taken, strict=True):
+        if taken.left_out:
+            source.dropped["over_max_rows"] += taken.left_out
+    return mixed, [behind[id(row)] for row in mixed.rows]
 
 
-def _interleave(sources: Sequence[_Source]) -> list[_Line]:
-    """All sources spread evenly over the file, so that any stretch of it has the mixture of the whole."""
-    placed = [
-        ((i + 0.5) / len(source.lines), number, line)
-        for number, source in enumerate(sources)
-        for i, line in enumerate(source.lines)
-    ]
-    return [line for _, _, line in sorted(placed, key=lambda place: place[:2])]
-
-
-def _style(method: BuildMethod, lines: Sequence[_Line]) -> Literal["worked", "terse", "mixed", "verifiable-prompts"]:
-    if method == "grpo":
-        return "verifiable-prompts"
+def _style(
+    method: BuildMethod, lines: Sequence[_Line]
+) -> Literal["worked", "terse", "mixed", "verifiable-prompts", "preference"]:
+    if method != "sft":
+        return "verifiable-prompts" if method == "grpo" else "preference"
     worked = sum(line.worked for line in lines)
     return "worked" if worked == len(lines) else "terse" if worked == 0 else "mixed"
 
 
 def _content(record: Mapping[str, object]) -> str:
-    """The texts of a row, for counting tokens."""
-    turns = [turn for name in ("prompt", "completion") if isinstance(turn := record.get(name), list)]
-    return "\n".join(str(message["content"]) for part in turns for message in part)
+    """The texts of a row that are read at once, for counting tokens: the prompt with its longest reply."""
+    texts = {
+        name: "\n".join(str(message["content"]) for message in turns)
+        for name in ("prompt", "completion", "chosen", "rejected")
+        if isinstance(turns := record.get(name), list)
+    }
+    prompt = texts.pop("prompt", "")
+    return "\n".join([prompt, max(texts.values(), key=len)] if texts else [prompt])

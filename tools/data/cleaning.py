@@ -93,8 +93,8 @@ def examine(reading: Reading, index: ContaminationIndex, similarity: float) -> E
     for i, example in pairs:
         if i in contaminated:
             drops[i] = "contaminated"
-        elif example.answer_text is None:
-            drops[i] = "missing_answer"
+        elif example.answer_text is None and example.rejected is None:
+            drops[i] = "missing_answer"  # of a preference pair the replies are wanted, not a label
         elif consistency[i] in ("contradicts", "unsupported"):
             drops[i] = "wrong_label"
         elif i in conflicting:

@@ -4,16 +4,22 @@ Dev and test items are read here and stay here: what leaves are counts, and indi
 
 Five checks, the strictest first; a row counts under the first that it meets:
 
-    exact            same words in the same order
+    exact            same words in the same order, or all words of a short item in a row inside a longer text
     ngram13          13 consecutive words (GPT-3, arXiv 2005.14165; lm-eval)
     ngram8           8 consecutive words (open-r1)
     near_duplicate   token sets with a Jaccard index of at least 0.8
-    reworded         same numbers, and the words that matter: content words weighted by inverse document frequency;
-                     the less the choices and the right answer agree, the more the words must
+    reworded         same numbers, and the words that matter: stems weighted by inverse document frequency; the less the
+                     choices and the right answer agree, the more the words must
 
-A templated benchmark has many rows that differ in their numbers only, and a row of the same template with other numbers
+Numbers are compared in one form, whatever their script, spelling, separators or metric unit (quantities.py). A
+templated benchmark has many rows that differ in their numbers only, and a row of the same template with other numbers
 is another question. Every check but `exact` therefore asks first that the numbers agree (or, in a text much longer than
 the item, are contained); for items without numbers, an n-gram that three items share is a template and does not count.
+A question with another answer is another question, too (an entity swapped, the inverse asked), unless 13 words agree.
+
+Every text of a row is looked at: later turns, system prompts, rejected replies, columns that nobody trains on. What
+cannot be looked at (a broken line, a text that was cut, a row without any text) is `unchecked`, and a file with such a
+row does not pass. Left out: items translated into another language, and items reworded inside a long document.
 """
 
 from __future__ import annotations
@@ -21,39 +27,54 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from posttrain_crew.entries import ContaminationVerdict
+from posttrain_crew.errors import DatasetError
 from posttrain_crew.files import sha256_file
 from posttrain_crew.target import Target
-from posttrain_crew.tools.data.formats import Example, normalise_row
-from posttrain_crew.tools.data.reader import open_dataset
-from posttrain_crew.tools.data.text import content_words, normalised, numbers, tokens
+from posttrain_crew.tools.data.compared import Compared, item_text, jaccard
+from posttrain_crew.tools.data.formats import Example, read_row, row_texts
+from posttrain_crew.tools.data.quantities import NumberKey, Reading, read_text
+from posttrain_crew.tools.data.reader import MAX_FIELD_CHARS, RawRow, open_dataset
 from posttrain_crew.tools.sources import BenchmarkItem, benchmark_items
 
-__all__ = ["CHECKS", "ContaminationIndex", "Matches"]
+__all__ = ["CHECKS", "UNCHECKED", "ContaminationIndex", "Matches"]
 
 CHECKS = ("exact", "ngram13", "ngram8", "near_duplicate", "reworded")
+UNCHECKED = "unchecked"
+"""Key of a verdict's `by_check` for rows that could not be looked at; there only where there are any."""
 NEAR_DUPLICATE = 0.8
 LONGER = 1.5
 """A row with this many times the words of an item may hold further numbers and still contain the item."""
 COMMON_GRAM = 3
-OVERLAP_SAME_CHOICES, OVERLAP_SAME_ANSWER, OVERLAP_ALONE = 0.4, 0.5, 0.75
-"""Least share of idf-weighted content words in common, where there are numbers that agree ..."""
-WORDS_SAME_CHOICES, WORDS_SAME_ANSWER, WORDS_ALONE = 0.6, 0.75, 0.9
-"""... and where there are none."""
-
-NumberKey = tuple[tuple[str, int], ...]
+SHORT_WORDS, SHORT_STEMS = 4, 2
+"""An item of fewer than 8 words is looked for as a whole if it has this many words and telling stems."""
+RARE_WORDS, CLOSE_ITEMS = 12, 20
+"""Without numbers: how many of a row's rarest stems are looked up, and how many items are then compared."""
+WITH_NUMBERS = (0.3, 0.4, 0.4, 0.75)
+"""Least share of idf-weighted stems in common where there are numbers that agree; by what else agrees: choices and
+answer, the answer, the choices, nothing that is known ..."""
+WITHOUT_NUMBERS = (0.35, 0.5, 0.8, 0.9)
+"""... and where there are no numbers."""
+MOST_NUMBERS = 64
+"""Of a text with more different numbers, the longest so many are looked up."""
+LISTED_CHARS = 20
+"""A choice of so many characters may be a question of its own."""
+LIST_LIMIT = 1000
+"""The reader cuts lists here; what lay behind was not seen."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Which rows match. `rows` are indices into what was checked, in order."""
+    """Which rows match. `rows` and `unchecked` are indices into what was checked, in order."""
 
     rows: tuple[int, ...]
     by_check: dict[str, int]
     checked: int
+    unchecked: tuple[int, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -61,32 +82,13 @@ class Matches:
         return len(self.rows) / self.checked if self.checked else 0.0
 
 
-@dataclass(frozen=True)
-class _Text:
-    """A question as the checks see it."""
+@dataclass
+class _Holders:
+    """Items that have an n-gram."""
 
-    normal: str
-    words: tuple[str, ...]
-    numbers: Counter[str]
-    content: frozenset[str]
-    choices: frozenset[str]
-    answer: str | None
-
-    @property
-    def key(self) -> NumberKey:
-        return tuple(sorted(self.numbers.items()))
-
-    @classmethod
-    def of(cls, question: str, choices: Iterable[str] = (), answer: str | None = None) -> _Text:
-        words = tuple(tokens(question))
-        return cls(
-            " ".join(words),
-            words,
-            numbers(question),
-            frozenset(content_words(question)),
-            frozenset(map(normalised, choices)),
-            None if answer is None else normalised(answer),
-        )
+    numeric: set[int] = field(default_factory=set)
+    plain: set[int] = field(default_factory=set)
+    """Those without numbers."""
 
 
 class ContaminationIndex:
@@ -94,26 +96,47 @@ class ContaminationIndex:
 
     Args:
         items: dev and test items together.
+
+    Raises:
+        DatasetError: there are no items, or one has no words: against such a benchmark nothing can be checked.
     """
 
     def __init__(self, items: Sequence[BenchmarkItem]) -> None:
         self.size = len(items)
-        self._items = [_item_text(item) for item in items]
+        self._items = [item_text(item) for item in items]
+        if not items or (empty := sum(not item.reading.words for item in self._items)):
+            what = "has no items" if not items else f"has {empty} of {len(items)} items without a word or number"
+            raise DatasetError(f"the benchmark {what}: no file can be checked against it. Give its items as text.")
         self._exact: dict[str, list[int]] = defaultdict(list)
         self._by_numbers: dict[NumberKey, list[int]] = defaultdict(list)
-        self._by_word: dict[str, list[int]] = defaultdict(list)
-        self._grams: dict[int, dict[str, list[int]]] = {13: defaultdict(list), 8: defaultdict(list)}
+        self._by_stem: dict[str, list[int]] = defaultdict(list)
+        self._by_anchor: dict[NumberKey, list[int]] = defaultdict(list)
+        self._grams: dict[int, dict[str, _Holders]] = {13: defaultdict(_Holders), 8: defaultdict(_Holders)}
         for number, item in enumerate(self._items):
             self._exact[item.normal].append(number)
-            if item.numbers:
-                self._by_numbers[item.key].append(number)
-            for word in item.content:
-                self._by_word[word].append(number)
+            for key in item.reading.keys:
+                self._by_numbers[key].append(number)
+            for stem in item.stems:
+                self._by_stem[stem].append(number)
             for length, index in self._grams.items():
-                for gram in set(_grams(item.words, length)):
-                    index[gram].append(number)
-        self._rarest = {word: math.log(1 + self.size / len(found)) for word, found in self._by_word.items()}
+                for gram in set(_grams(item.reading.words, length)):
+                    (index[gram].numeric if item.reading.digits else index[gram].plain).add(number)
+            if item.reading.digits:
+                self._by_anchor[_anchor(item.reading)].append(number)
+        self._lengths = [len(item.reading.words) for item in self._items]
+        self._anchor_sizes = sorted({len(anchor) for anchor in self._by_anchor})
+        self._shortest = min((len(i.reading.words) for i in self._items if i.reading.digits), default=0)
+        self._all_numeric = all(item.reading.digits for item in self._items)
+        self._known = frozenset(word for item in self._items for word in item.reading.words)
+        self._weights = {stem: math.log(1 + self.size / len(found)) for stem, found in self._by_stem.items()}
         self._unseen = math.log(1 + self.size)
+        self._short: dict[str, list[tuple[int, tuple[str, ...], int]]] = defaultdict(list)
+        frequency = Counter(word for item in self._items for word in set(item.reading.words))
+        for number, item in enumerate(self._items):
+            words = item.reading.words
+            if SHORT_WORDS <= len(words) < 8 and len(item.stems) >= SHORT_STEMS:
+                anchor = min(words, key=lambda word: (frequency[word], -len(word)))
+                self._short[anchor].append((words.index(anchor), words, number))
 
     @classmethod
     def of_target(cls, target: Target) -> ContaminationIndex:
@@ -122,117 +145,217 @@ class ContaminationIndex:
 
     def check(self, rows: Iterable[Example]) -> Matches:
         """Compare rows with all items."""
-        found: Counter[str] = Counter()
-        matched: list[int] = []
-        checked = 0
-        for index, row in enumerate(rows):
-            checked += 1
-            if (name := self._match(row)) is not None:
-                found[name] += 1
-                matched.append(index)
-        return Matches(tuple(matched), {name: found[name] for name in CHECKS}, checked)
+        return self._count(map(self._match, rows))
+
+    def check_raw(self, rows: Iterable[RawRow | None]) -> Matches:
+        """Compare rows as they are read from a file, of any format; one pass, nothing is kept in memory but indices."""
+        return self._count(map(self.match_raw, rows))
+
+    def match_raw(self, row: RawRow | None) -> str | None:
+        """The check that a row meets, None where it meets none, `unchecked` where it cannot be looked at."""
+        if row is None or _was_cut(row):
+            return UNCHECKED
+        example = read_row(row)
+        if example is None:
+            texts = row_texts(row)
+            if not any(map(str.strip, texts)):
+                return UNCHECKED
+            example = Example("", (), None, None, None, further=tuple(texts))
+        return self._match(example)
 
     def verdict(self, path: Path) -> ContaminationVerdict:
-        """Check a finished file, bound to the sha256 of its bytes. A row that cannot be read counts as checked only.
+        """Check a finished file, bound to the sha256 of its bytes; passed only if every row was seen and none matches.
 
         Raises:
-            DatasetError: the file cannot be read.
+            DatasetError: the file cannot be read, or was changed while it was.
         """
         sha = sha256_file(path)
-        rows = (normalise_row(row, "prompt_completion") for row in open_dataset(path).rows())
-        matches = self.check(row if row is not None else Example("", (), None, None, None) for row in rows)
+        matches = self.check_raw(open_dataset(path).rows())
+        if sha256_file(path) != sha:
+            raise DatasetError(f"{path} was changed while it was checked. Check it again when nobody writes to it.")
+        unseen = len(matches.unchecked)
         return ContaminationVerdict(
             sha256=sha,
-            passed=not matches.rows,
-            rows_checked=matches.checked,
+            passed=not matches.rows and not unseen and matches.checked > 0,
+            rows_checked=matches.checked - unseen,
             rows_matched=len(matches.rows),
             benchmark_items=self.size,
-            by_check=matches.by_check,
+            by_check=matches.by_check | ({UNCHECKED: unseen} if unseen else {}),
         )
 
+    def _count(self, results: Iterable[str | None]) -> Matches:
+        found: Counter[str] = Counter()
+        matched: list[int] = []
+        unchecked: list[int] = []
+        checked = 0
+        for index, name in enumerate(results):
+            checked += 1
+            if name == UNCHECKED:
+                unchecked.append(index)
+            elif name is not None:
+                found[name] += 1
+                matched.append(index)
+        return Matches(tuple(matched), {name: found[name] for name in CHECKS}, checked, tuple(unchecked))
+
     def _match(self, row: Example) -> str | None:
-        text = _Text.of(row.question, row.choices, row.answer_text)
-        if any(self._is_same(text, self._items[i]) for i in self._exact.get(text.normal, ())):
-            return "exact"
-        completion = tuple(tokens(row.raw_completion)) if row.raw_completion else ()
-        reply = _Text("", completion, numbers(row.raw_completion or ""), frozenset(), frozenset(), None)
-        for length in (13, 8):
-            if any(self._shares_gram(part, length) for part in (text, reply) if len(part.words) >= length):
-                return f"ngram{length}"
-        near = list(self._neighbours(text))
-        near = [i for i in near if _may_be_same(text, self._items[i])]
-        if any(_jaccard(text.words, self._items[i].words) >= NEAR_DUPLICATE for i in near):
+        found: str | None = None
+        lists: list[str] = []  # what looks like choices may be a numbered list of questions
+        if row.question:
+            question = Compared.of_row(row)
+            found = self._match_question(question)
+            lists += question.listed
+        for text in (row.raw_completion, *row.further):
+            if text and found != "exact":
+                # a benchmark item in a reply or in a later turn counts as much as one in the question; its choices
+                # are taken off, for their numbers belong to no question
+                part = Compared.of_row(Example(text, (), None, None, None))
+                found = _stricter(found, self._match_verbatim(part))
+                lists += part.listed
+        for text in lists:
+            if len(text) >= LISTED_CHARS and found != "exact":
+                found = _stricter(found, self._match_verbatim(Compared(read_text(text))))
+        return found
+
+    def _match_question(self, text: Compared) -> str | None:
+        if (verbatim := self._match_verbatim(text)) is not None:
+            return verbatim
+        near = [item for item in self._neighbours(text) if not text.answers_otherwise(item)]
+        if any(jaccard(text.reading.words, item.reading.words) >= NEAR_DUPLICATE for item in near):
             return "near_duplicate"
-        return "reworded" if any(self._is_reworded(text, self._items[i]) for i in near) else None
+        return "reworded" if any(self._is_reworded(text, item) for item in near) else None
 
-    @staticmethod
-    def _is_same(text: _Text, item: _Text) -> bool:
-        """Equal words; `Which of these is true?` needs equal choices, too, before it is the same question."""
-        telling = bool(item.numbers) or len(item.words) >= 8 or not item.choices or not text.choices
-        return telling or len(text.choices & item.choices) * 2 >= len(item.choices)
+    def _match_verbatim(self, text: Compared) -> str | None:
+        if any(text.has_same_choices_where_needed(self._items[i]) for i in self._exact.get(text.normal, ())):
+            return "exact"
+        words = text.reading.words
+        if self._contains_short(text):
+            return "exact"
+        numeric = self._same_numbers(text) | self._held(text.reading)
+        if not numeric and self._all_numeric:
+            return None
+        runs = list(_runs(words, self._known))
+        if not runs or not self._shares_gram(text, runs, 8, numeric, strict=True):
+            return None
+        if self._shares_gram(text, runs, 13, numeric, strict=True):
+            return "ngram13"
+        return "ngram8" if self._shares_gram(text, runs, 8, numeric, strict=False) else None
 
-    def _shares_gram(self, text: _Text, length: int) -> bool:
-        index = self._grams[length]
-        for gram in _grams(text.words, length):
-            holders = index.get(gram, ())
-            for number in holders:
-                item = self._items[number]
-                if not item.numbers:
-                    if len(holders) < COMMON_GRAM:
-                        return True
-                elif text.numbers == item.numbers or (
-                    len(text.words) > LONGER * len(item.words) and item.numbers <= text.numbers
-                ):
+    def _contains_short(self, text: Compared) -> bool:
+        words = text.reading.words
+        for at, word in enumerate(words):
+            for offset, wanted, number in self._short.get(word, ()):
+                start = at - offset
+                found = start >= 0 and words[start : start + len(wanted)] == wanted
+                if found and text.has_same_choices_where_needed(self._items[number]):
                     return True
         return False
 
-    def _neighbours(self, text: _Text) -> Iterator[int]:
-        """Items worth a closer look: those with the same numbers, or without numbers those that share rare words."""
-        if text.numbers:
-            yield from self._by_numbers.get(text.key, ())
+    def _shares_gram(
+        self, text: Compared, runs: Iterable[Sequence[str]], length: int, numeric: frozenset[int], *, strict: bool
+    ) -> bool:
+        """Whether a telling n-gram is shared with an item whose numbers agree (`numeric`), or that has no numbers.
+
+        `strict` also counts an item to which the row gives another answer.
+        """
+        index = self._grams[length]
+        for run in runs:
+            for gram in _grams(run, length):
+                holders = index.get(gram)
+                if holders is None:
+                    continue
+                found = numeric & holders.numeric
+                if len(holders.plain) + len(holders.numeric) < COMMON_GRAM:
+                    found |= holders.plain
+                if found and (strict or not all(text.answers_otherwise(self._items[i]) for i in found)):
+                    return True
+        return False
+
+    def _same_numbers(self, text: Compared) -> frozenset[int]:
+        """Items with numbers, all of which agree with those of the text."""
+        near = {number for key in text.reading.keys for number in self._by_numbers.get(key, ())}
+        return frozenset(i for i in near if text.reading.has_the_numbers_of(self._items[i].reading))
+
+    def _held(self, text: Reading) -> frozenset[int]:
+        """Items all of whose numbers are in a text that is much longer."""
+        values = sorted(text.every_counted, key=_telling, reverse=True)[:MOST_NUMBERS]
+        if not values or len(text.words) <= LONGER * self._shortest:
+            return frozenset()
+        count = len(text.words) / LONGER
+        near: set[int] = set()
+        for size in self._anchor_sizes:
+            for anchor in combinations(values, size):
+                near.update(i for i in self._by_anchor.get(anchor, ()) if self._lengths[i] < count)
+        counted = text.every_counted
+        return frozenset(i for i in near if self._items[i].reading.every_counted <= counted)
+
+    def _neighbours(self, text: Compared) -> Iterator[Compared]:
+        """Items worth a closer look: those with the same numbers, and those without that share rare stems."""
+        same = sorted(self._same_numbers(text))
+        yield from (self._items[i] for i in same)
+        if text.reading.digits:
             return
         shared: Counter[int] = Counter()
-        for word in sorted(text.content, key=self._weight, reverse=True)[:12]:
-            shared.update(i for i in self._by_word.get(word, ()) if not self._items[i].numbers)
-        yield from (i for i, count in shared.most_common(20) if count >= 2)
+        for stem in sorted(text.stems, key=lambda stem: (-self._weight(stem), stem))[:RARE_WORDS]:
+            shared.update(i for i in self._by_stem.get(stem, ()) if not self._items[i].reading.digits)
+        for number, count in shared.most_common(CLOSE_ITEMS):
+            item = self._items[number]
+            if count >= 2 and number not in same and text.reading.has_the_numbers_of(item.reading):
+                yield item
 
-    def _is_reworded(self, text: _Text, item: _Text) -> bool:
-        common = sum(map(self._weight, text.content & item.content))
-        less = min(sum(map(self._weight, text.content)), sum(map(self._weight, item.content)))
+    def _is_reworded(self, text: Compared, item: Compared) -> bool:
+        choices, answer = text.same_choices(item), text.same_answer(item)
+        common = sum(map(self._weight, text.stems & item.stems))
+        less = min(sum(map(self._weight, text.stems)), sum(map(self._weight, item.stems)))
         if not less or not common:
             return False
-        same_choices = len(item.choices) > 1 and text.choices == item.choices
-        same_answer = item.answer is not None and text.answer == item.answer
-        bounds = (
-            (OVERLAP_SAME_CHOICES, OVERLAP_SAME_ANSWER, OVERLAP_ALONE)
-            if item.numbers
-            else (WORDS_SAME_CHOICES, WORDS_SAME_ANSWER, WORDS_ALONE)
-        )
-        return common / less >= (bounds[0] if same_choices else bounds[1] if same_answer else bounds[2])
+        bounds = WITH_NUMBERS if item.reading.digits else WITHOUT_NUMBERS
+        least = bounds[0 if choices and answer else 1 if answer else 2 if choices else 3]
+        return common / less >= least
 
-    def _weight(self, word: str) -> float:
-        return self._rarest.get(word, self._unseen)
+    def _weight(self, stem: str) -> float:
+        return self._weights.get(stem, self._unseen)
 
 
-def _item_text(item: BenchmarkItem) -> _Text:
-    answer = item.answer
-    if item.choices and len(answer) == 1 and 0 <= ord(answer) - ord("A") < len(item.choices):
-        answer = item.choices[ord(answer) - ord("A")]
-    return _Text.of(item.question, item.choices, answer)
+def _stricter(one: str | None, other: str | None) -> str | None:
+    return min((name for name in (one, other) if name is not None), key=CHECKS.index, default=None)
 
 
-def _may_be_same(text: _Text, item: _Text) -> bool:
-    """False where the choices and the right answer both differ: the inverse problem has the same words and numbers.
+def _was_cut(row: RawRow) -> bool:
+    """Whether the reader cut a text or a list of this row."""
+    waiting: list[object] = [row]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            if len(value) >= MAX_FIELD_CHARS:
+                return True
+        elif isinstance(value, dict | list):
+            if len(value) >= LIST_LIMIT:
+                return True
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+    return False
 
-    So a leaked item that is reworded, relabelled and has new wrong choices, all three, is not found.
-    """
-    return not text.choices or text.answer is None or text.choices == item.choices or text.answer == item.answer
+
+def _runs(words: Sequence[str], known: frozenset[str]) -> Iterator[Sequence[str]]:
+    """Stretches of at least 8 words that all occur in the benchmark: an n-gram of it can only lie in one of them."""
+    start = 0
+    for at, word in enumerate(words):
+        if word not in known:
+            if at - start >= 8:
+                yield words[start:at]
+            start = at + 1
+    if len(words) - start >= 8:
+        yield words[start:]
+
+
+def _telling(number: str) -> tuple[int, str]:
+    """Long numbers are rarer than short ones."""
+    return len(number), number
+
+
+def _anchor(reading: Reading) -> NumberKey:
+    """The two most telling numbers of an item, by which it is looked up in a text that may hold it."""
+    return tuple(sorted(reading.every_counted, key=_telling, reverse=True)[:2])
 
 
 def _grams(words: Sequence[str], length: int) -> list[str]:
     return [" ".join(words[i : i + length]) for i in range(len(words) - length + 1)]
-
-
-def _jaccard(one: Sequence[str], other: Sequence[str]) -> float:
-    first, second = set(one), set(other)
-    return len(first & second) / len(first | second) if first or second else 0.0

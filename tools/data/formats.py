@@ -9,36 +9,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from posttrain_crew.tools.data.reader import RawRow
+from posttrain_crew.tools.data.roles import Refusal, Turn, read_turns, split_dialogue
 from posttrain_crew.tools.data.text import normalised, number_of, tokens
 
-__all__ = ["LABELS", "Example", "Format", "detect_format", "normalise_row", "split_prompt"]
+__all__ = [
+    "LABELS",
+    "Example",
+    "Format",
+    "detect_format",
+    "format_of",
+    "normalise_row",
+    "read_row",
+    "row_texts",
+    "split_prompt",
+]
 
 Format = Literal["mcq", "messages", "sharegpt", "prompt_completion", "alpaca", "preference", "text", "unknown"]
 LABELS = "ABCDEFGHIJ"
 MINIMUM_WORKING_TOKENS = 3
 MAX_PARSED_CHARS = 20_000
 """In a longer prompt no choices are looked for: it is no question."""
+TELLING_CHARS = 12
+"""A shorter text (a subject, an id, a role) says nothing that could be an item."""
+CHOICE_OVERHEAD = 40
+"""Letters, brackets and words such as `Question:` that a prompt may add to each of its parts."""
 TAIL_CHARS = 400
 """The sentence that names the answer is looked for in the last characters of a completion."""
-
-ROLES = {
-    "human": "user",
-    "user": "user",
-    "prompter": "user",
-    "student": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "chatgpt": "assistant",
-    "tutor": "assistant",
-    "system": "system",
-}
-"""Role names in the wild; TRL's own conversion renames the keys but leaves these values as they are."""
 
 _QUESTION = ("question", "problem", "query", "input_question", "stem", "prompt")
 _CHOICES = ("choices", "options", "answers", "candidates", "endings")
@@ -83,6 +83,12 @@ class Example:
     """The working, without the sentence that names the answer; None where there is none."""
     raw_completion: str | None
     """What the source has as completion, untouched."""
+    pass_rate: float | None = None
+    """Share of a student's own answers that were right, 0-1, where the source has it (column `pass_rate`)."""
+    rejected: str | None = None
+    """The reply that a preference pair prefers the other to."""
+    further: tuple[str, ...] = ()
+    """All other texts of the row: later turns, system prompts, rejected replies, other columns."""
 
     @property
     def answer_text(self) -> str | None:
@@ -103,7 +109,7 @@ def detect_format(rows: Iterable[RawRow | None]) -> Format:
     votes: dict[Format, int] = {}
     for row in rows:
         if row is not None:
-            kind = _format_of(row)
+            kind = format_of(row)
             votes[kind] = votes.get(kind, 0) + 1
     return max(votes, key=lambda kind: votes[kind]) if votes else "unknown"
 
@@ -115,8 +121,44 @@ def normalise_row(row: RawRow | None, kind: Format) -> Example | None:
     """
     if row is None:
         return None
-    fields = {name.lower(): value for name, value in row.items()}
-    return _READERS[kind](fields)
+    example = _READERS[kind]({name.lower(): value for name, value in row.items()})
+    if example is None:
+        return None
+    seen = {example.question, example.raw_completion, *example.choices}
+    further = [text for text in row_texts(row) if text not in seen and not _is_source(text, example)]
+    rate = row.get("pass_rate")
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+        rate = None
+    return replace(example, further=tuple(further), pass_rate=rate) if further or rate is not None else example
+
+
+def read_row(row: RawRow) -> Example | None:
+    """A row in the internal form, its format told from itself alone; None where no question can be read from it."""
+    return normalise_row(row, format_of(row))
+
+
+def row_texts(row: RawRow) -> list[str]:
+    """Every text of a row that is longer than a word or two, however deep it lies, in order."""
+    found: list[str] = []
+    waiting: list[object] = list(reversed(list(row.values())))
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            if len(value) >= TELLING_CHARS:
+                found.append(value)
+        elif isinstance(value, Mapping):
+            waiting.extend(reversed(list(value.values())))
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+    return found
+
+
+def _is_source(text: str, example: Example) -> bool:
+    """Whether a text is the prompt, or a part of it, that question and choices were taken from."""
+    most = len(example.question) + sum(len(choice) + CHOICE_OVERHEAD for choice in example.choices) + CHOICE_OVERHEAD
+    if len(text) > most:
+        return False
+    return example.question in text or split_prompt(text)[0] in example.question
 
 
 def split_prompt(prompt: str) -> tuple[str, tuple[str, ...]]:
@@ -146,7 +188,8 @@ def _clean_question(text: str) -> str:
     return _PREFIX.sub("", _TAIL.sub("", _tamed(text).strip())).strip()
 
 
-def _format_of(row: RawRow) -> Format:
+def format_of(row: RawRow) -> Format:
+    """The format of one row."""
     fields = {name.lower(): value for name, value in row.items()}
     if "chosen" in fields and "rejected" in fields:
         return "preference"
@@ -156,6 +199,8 @@ def _format_of(row: RawRow) -> Format:
             return "sharegpt" if "from" in value[0] else "messages"
     if _text(fields, _QUESTION) and _choices_of(fields):
         return "mcq"
+    if isinstance(fields.get("prompt"), list):
+        return "prompt_completion"
     if _text(fields, ("instruction",)) and "output" in fields:
         return "alpaca"
     if _text(fields, _QUESTION) and any(name in fields for name in (*_COMPLETION, *_ANSWER)):
@@ -175,20 +220,18 @@ def _mcq(fields: Mapping[str, object]) -> Example | None:
 
 
 def _conversation(fields: Mapping[str, object]) -> Example | None:
-    turns = next((v for n in ("messages", "conversations", "conversation") if isinstance(v := fields.get(n), list)), [])
-    asked: str | None = None
-    for turn in turns:
-        if not isinstance(turn, Mapping):
-            return None
-        role = ROLES.get(str(turn.get("role", turn.get("from", ""))).lower())
-        text = turn.get("content", turn.get("value"))
-        if not isinstance(text, str):
-            return None
-        if role == "user" and asked is None:
-            asked = text
-        elif role == "assistant" and asked is not None:
-            return _from_texts(asked, text)  # later turns talk about this answer
-    return None if asked is None else _from_texts(asked, None)
+    value = next((v for n in ("messages", "conversations", "conversation") if isinstance(v := fields.get(n), list)), [])
+    turns = read_turns(value)
+    return None if isinstance(turns, Refusal) else _from_turns(turns)
+
+
+def _from_turns(turns: Sequence[Turn]) -> Example | None:
+    """The first question and its reply: later turns talk about this answer."""
+    asked = next((i for i, turn in enumerate(turns) if turn.role == "user"), None)
+    if asked is None:
+        return None
+    reply = next((turn.content for turn in turns[asked + 1 :] if turn.role == "assistant"), None)
+    return _from_texts(turns[asked].content, reply)
 
 
 def _pair(fields: Mapping[str, object]) -> Example | None:
@@ -214,12 +257,24 @@ def _alpaca(fields: Mapping[str, object]) -> Example | None:
 
 
 def _preference(fields: Mapping[str, object]) -> Example | None:
-    chosen = fields.get("chosen")
-    if isinstance(chosen, list):
-        asked = fields.get("prompt")
-        before = [{"role": "user", "content": asked}] if isinstance(asked, str) else []
-        return _conversation({"messages": [*before, *chosen]})
-    return _pair({"prompt": fields.get("prompt") or fields.get("question"), "completion": chosen})
+    chosen, rejected = (_turns_of(fields.get(name)) for name in ("chosen", "rejected"))
+    asked = fields.get("prompt") or fields.get("question") or fields.get("instruction")
+    before = read_turns(asked) if isinstance(asked, list) else [Turn("user", asked)] if isinstance(asked, str) else []
+    if isinstance(chosen, Refusal) or isinstance(before, Refusal):
+        return None
+    turns = chosen if any(turn.role == "user" for turn in chosen) else [*before, *chosen]
+    found = _from_turns(turns)
+    if found is None or isinstance(rejected, Refusal) or not rejected:
+        return found
+    single = sum(turn.role == "assistant" for turn in turns) == 1 and rejected[-1].role == "assistant"
+    other = rejected[-1].content
+    return replace(found, rejected=other) if single and other.strip() and other != found.raw_completion else found
+
+
+def _turns_of(reply: object) -> list[Turn] | Refusal:
+    if isinstance(reply, str):
+        return split_dialogue(reply) or [Turn("assistant", reply)]
+    return read_turns([reply] if isinstance(reply, Mapping) else reply)
 
 
 def _plain(fields: Mapping[str, object]) -> Example | None:

@@ -1,8 +1,9 @@
 """Reading candidate datasets: a folder with a card and parquet, jsonl or json files, as the Hub has them.
 
 Everything read here is data. Nothing is executed (no dataset script, no pickle), a text is cut at MAX_FIELD_CHARS, a
-line at MAX_LINE_BYTES, and rows come in batches, so that a hostile or huge file costs bounded memory. What the card
-says is shown as text and believed in nothing but its licence.
+line at MAX_LINE_BYTES, and rows come one by one or in small batches, so that a hostile or huge file costs bounded
+memory; more than MAX_COLUMNS columns are refused. What the card says is shown as text and believed in nothing but its
+licence.
 """
 
 from __future__ import annotations
@@ -13,23 +14,30 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 
 from posttrain_crew.errors import DatasetError
 from posttrain_crew.target import Target
+from posttrain_crew.tools.data.parquet import MAX_COLUMNS, broken_file, layout, parquet_rows
 from posttrain_crew.tools.sources import builtin_source, candidate_folders
 
-__all__ = ["Card", "Dataset", "RawRow", "find_dataset", "is_denied", "list_datasets", "open_dataset"]
+__all__ = ["Card", "Dataset", "RawRow", "denied_name", "find_dataset", "is_denied", "list_datasets", "open_dataset"]
 
 MAX_FIELD_CHARS = 100_000
 """A longer text is cut here, and the row counts as too long later."""
 MAX_LINE_BYTES = 8 * 2**20
-MAX_JSON_BYTES = 256 * 2**20
-"""A .json file is one value and must be held as a whole; .jsonl and .parquet have no limit."""
+MAX_JSON_BYTES = 64 * 2**20
+"""A .json file that is one object must be held as a whole; a list of objects, .jsonl and .parquet have no limit."""
 MAX_CARD_BYTES = 2**20
 MAX_DEPTH = 12
 SUFFIXES = (".parquet", ".jsonl", ".json")
+FETCH_FILE = "fetch.json"
+"""What hub/fetch.py says of a dataset that it brought, in the dataset's folder."""
+_NO_DATA = frozenset({FETCH_FILE, "dataset_infos.json"})
+_BLOCK = 1 << 16
+_BLANK = "\ufeff \t\r\n"
 
 RawRow = dict[str, object]
 
@@ -79,14 +87,19 @@ class Dataset:
         return sum(_count(path) for path in self.files)
 
 
-def list_datasets(target: Target, cache: Path, seed: int) -> list[Dataset]:
+def list_datasets(target: Target, cache: Path, seed: int, shipped: bool = True) -> list[Dataset]:
     """The candidates of a target. One without data files is among them, with the problem told in its card.
+
+    Args:
+        shipped: with the `builtin:` catalogues; folders that the user named are always among the candidates.
 
     Raises:
         TargetError, DatasetError: the catalogue is missing.
     """
     found: list[Dataset] = []
     for place in target.candidates:
+        if place.startswith("builtin:") and not shipped:
+            continue
         root = _root(target, place, cache, seed)
         for folder in candidate_folders(target.model_copy(update={"candidates": [place]}), cache, seed):
             name = folder.relative_to(root).as_posix() if folder != root else folder.name
@@ -99,14 +112,20 @@ def list_datasets(target: Target, cache: Path, seed: int) -> list[Dataset]:
 
 
 def is_denied(dataset: Dataset, patterns: Iterable[str]) -> str | None:
-    """The pattern of a deny list that a dataset, its title or one of its named sources meets, or None.
+    """The pattern of a deny list that a dataset, its title or one of its named sources meets, or None."""
+    return denied_name([dataset.name, dataset.card.title or "", *dataset.card.source_datasets], patterns)
 
-    Patterns are names or globs; `owner/name` is compared as a whole and by its last part, without regard to case.
+
+def denied_name(names: Iterable[str], patterns: Iterable[str]) -> str | None:
+    """The pattern of a deny list that one of some names meets, or None.
+
+    Patterns are names or globs; `owner/name` is compared as a whole and by its last part, without regard to case, and
+    of `owner/name:configuration` the dataset, too.
     """
-    names = [dataset.name, dataset.card.title or "", *dataset.card.source_datasets]
-    names += [name.rsplit("/", 1)[-1] for name in names]
+    whole = [form for name in names for form in (name, name.partition(":")[0])]
+    forms = {form.lower() for name in whole for form in (name, name.rsplit("/", 1)[-1]) if form}
     for pattern in patterns:
-        if any(fnmatchcase(name.lower(), pattern.lower()) for name in names if name):
+        if any(fnmatchcase(form, pattern.lower()) for form in forms):
             return pattern
     return None
 
@@ -140,7 +159,10 @@ def open_dataset(place: Path, name: str | None = None) -> Dataset:
         if folder.is_dir()
         for path in sorted(folder.iterdir())
         # a link out of the folder could show any file of this machine to an agent
-        if path.suffix in SUFFIXES and path.is_file() and path.resolve().is_relative_to(home)
+        if path.suffix in SUFFIXES
+        and path.name not in _NO_DATA
+        and path.is_file()
+        and path.resolve().is_relative_to(home)
     )
     if not files:
         raise DatasetError(
@@ -193,16 +215,8 @@ def _rows_of(path: Path) -> Iterator[RawRow | None]:
 
 
 def _parquet_rows(path: Path) -> Iterator[RawRow | None]:
-    import pyarrow as pa  # slow to import, and half of all datasets do without
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=512):
-                for row in batch.to_pylist():
-                    yield {str(name): _bounded(value) for name, value in row.items()}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _broken(path, error) from error
+    for row in parquet_rows(path):
+        yield {str(name): _bounded(value) for name, value in row.items()}
 
 
 def _jsonl_rows(path: Path) -> Iterator[RawRow | None]:
@@ -217,7 +231,7 @@ def _jsonl_rows(path: Path) -> Iterator[RawRow | None]:
                     line = b"!"
                 if not line.strip():
                     continue
-                row = _parsed(line)
+                row = _parsed(line, path)
                 readable, unreadable = readable + (row is not None), unreadable + (row is None)
                 if not readable and unreadable >= 100:
                     raise DatasetError(
@@ -226,30 +240,72 @@ def _jsonl_rows(path: Path) -> Iterator[RawRow | None]:
                     )
                 yield row
     except OSError as error:
-        raise _broken(path, error) from error
+        raise broken_file(path, error) from error
 
 
 def _json_rows(path: Path) -> Iterator[RawRow | None]:
+    """A list of objects, an object with such a list in it, or lines of objects under the wrong suffix."""
     try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            first = stream.read(_BLOCK).lstrip(_BLANK)
+            if first.startswith("["):
+                yield from (_row(value, path) for value in _elements(stream, first[1:], path))
+                return
+        line, _, rest = first.partition("\n")
+        if rest.lstrip().startswith("{") and _parsed(line.encode(), path) is not None:
+            yield from _jsonl_rows(path)
+            return
         if (size := path.stat().st_size) > MAX_JSON_BYTES:
             raise DatasetError(f"{path} is one JSON value of {size / 2**20:.0f} MiB: convert it to parquet or jsonl.")
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise _broken(path, error) from error
+        raise broken_file(path, error) from error
     if isinstance(value, dict):
         value = next((part for part in value.values() if isinstance(part, list)), [value])
     if not isinstance(value, list):
         raise DatasetError(f"{path} must hold a list of objects, or an object with such a list in it.")
-    for row in value:
-        yield {str(name): _bounded(part) for name, part in row.items()} if isinstance(row, dict) else None
+    yield from (_row(each, path) for each in value)
 
 
-def _parsed(line: bytes) -> RawRow | None:
+def _elements(stream: TextIO, text: str, path: Path) -> Iterator[object]:
+    """The elements of a JSON list, of which `text` is the beginning behind `[`; one of them is in memory at a time."""
+    decoder, place = json.JSONDecoder(), 0
+    while True:
+        while place < len(text) and text[place] in _BLANK + ",":
+            place += 1
+        if text.startswith("]", place):
+            return
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except ValueError:
+            text, place = text[place:], 0
+            if len(text) > MAX_LINE_BYTES:
+                raise DatasetError(f"{path}: one object takes more than {MAX_LINE_BYTES / 2**20:.0f} MiB.") from None
+            more = stream.read(max(_BLOCK, len(text)))  # twice as much each time: a long object is not parsed for ever
+            if not more:
+                raise
+            text += more
+        else:
+            yield value
+
+
+def _parsed(line: bytes, path: Path) -> RawRow | None:
     try:
-        row = json.loads(line)
+        return _row(json.loads(line), path)
     except (ValueError, RecursionError):
         return None
-    return {str(name): _bounded(value) for name, value in row.items()} if isinstance(row, dict) else None
+
+
+def _row(value: object, path: Path) -> RawRow | None:
+    """A row with everything in it bounded, or None for what is no object. Raises DatasetError of too many columns."""
+    if not isinstance(value, dict):
+        return None
+    if len(value) > MAX_COLUMNS:
+        raise DatasetError(
+            f"{path}: a row has {len(value)} columns, and {MAX_COLUMNS} are read at most. Leave it out, or convert it "
+            "to the few columns that training needs."
+        )
+    return {str(name): _bounded(part) for name, part in value.items()}
 
 
 def _bounded(value: object, depth: int = 0) -> object:
@@ -268,17 +324,4 @@ def _bounded(value: object, depth: int = 0) -> object:
 def _count(path: Path) -> int:
     if path.suffix != ".parquet":
         return sum(1 for _ in _rows_of(path))
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: Exception) -> DatasetError:
-    return DatasetError(
-        f"the data file {path} cannot be read: {type(error).__name__}: {str(error)[:300]}. It is damaged, cut, or not "
-        f"what its suffix says; fetch it again, or leave the dataset out."
-    )
+    return layout(path).rows

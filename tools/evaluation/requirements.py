@@ -36,12 +36,6 @@ def missing(target: Target, capacity: Capacity) -> list[str]:
             f"the dataset {needs.gated_dataset} is gated and no Hugging Face token is set. Accept its terms at "
             f"{_endpoint()}/datasets/{needs.gated_dataset}, then run `hf auth login` or set HF_TOKEN."
         )
-    if target.items.startswith("hf:"):
-        found.append(
-            f"the contamination check needs the items of {target.name} in a local file, and `items: {target.items}` is "
-            "not read from the Hub by this version. Save dev and test as JSONL (id, question, choices, answer) and set "
-            "`items: jsonl:PATH/{split}.jsonl` in a copy of the target."
-        )
     return found
 
 

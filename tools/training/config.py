@@ -7,13 +7,16 @@
     reward: [{name: mcq_letter, weight: 1.0}]
     trainer: {learning_rate: 1.0e-4, max_steps: 60, num_generations: 8}
 
-Everything under `trainer` is a field of TRL's SFTConfig or GRPOConfig, under its own name and with TRL's default where
-it is left out. Reading a config imports no torch, so that a mistake is told in milliseconds.
+Everything under `trainer` is a field of TRL's SFTConfig, DPOConfig or GRPOConfig, or of its ModelConfig where it is
+about adapters (`use_peft`, `lora_r`, ...), under its own name and with TRL's default where it is left out. Reading a
+config imports no torch, so that a mistake is told in milliseconds.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +24,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from posttrain_crew.errors import ConfigError
-from posttrain_crew.tools.training.trainer_fields import RESERVED, checked_value, nearest_field, trainer_fields
+from posttrain_crew.tools.training.trainer_fields import (
+    ADAPTER_FIELDS,
+    RESERVED,
+    TrainerMethod,
+    checked_value,
+    nearest_field,
+    trainer_fields,
+)
 
-__all__ = ["RewardSpec", "TrainingConfig", "check_trainer", "load", "trainer_value"]
+__all__ = ["RewardSpec", "TrainingConfig", "check_trainer", "load", "trainer_value", "without_effect"]
 
 
 class RewardSpec(BaseModel):
@@ -41,11 +51,12 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    method: Literal["sft", "grpo"]
+    method: TrainerMethod
     model: str
     """Local directory of the parent checkpoint, or a Hub id."""
     data: Path
-    """JSONL: `prompt` + `completion` or `messages` for SFT, `prompt` (+ what the rewards need) for GRPO."""
+    """JSONL: `prompt` + `completion` or `messages` for SFT, `prompt` + `chosen` + `rejected` for DPO, `prompt` (+ what
+    the rewards need) for GRPO."""
     data_sha256: str | None = None
     """Training refuses to start on a file with another hash. None skips the check, which crew's own runs never do."""
     eval_data: Path | None = None
@@ -57,6 +68,9 @@ class TrainingConfig(BaseModel):
     """Wall time from the start of the process after which training stops cleanly and the model is saved."""
     resume: bool = False
     """Go on from the last complete checkpoint of an earlier attempt; from the beginning where there is none."""
+    save_seconds: float | None = Field(default=30.0, gt=0)
+    """Seconds between checkpoints for `resume`, more where one takes so long that it would cost over 2 % of the time;
+    None for none but those of the trainer's `save_strategy`. They are gone once the model is saved."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     """Type of the weights while training; float32 with `trainer.bf16` is mixed precision."""
     trackio_project: str | None = None
@@ -100,7 +114,7 @@ def load(path: Path) -> TrainingConfig:
     return config.model_copy(update={"trainer": check_trainer(config.method, config.trainer)})
 
 
-def check_trainer(method: Literal["sft", "grpo"], trainer: dict[str, Any]) -> dict[str, Any]:
+def check_trainer(method: TrainerMethod, trainer: dict[str, Any]) -> dict[str, Any]:
     """The trainer fields in their types.
 
     Raises:
@@ -123,7 +137,7 @@ def check_trainer(method: Literal["sft", "grpo"], trainer: dict[str, Any]) -> di
     return checked
 
 
-def trainer_value(method: Literal["sft", "grpo"], trainer: dict[str, Any], name: str) -> Any:
+def trainer_value(method: TrainerMethod, trainer: dict[str, Any], name: str) -> Any:
     """A field's value, or the installed trainer's default."""
     if name in trainer:
         return trainer[name]
@@ -131,7 +145,7 @@ def trainer_value(method: Literal["sft", "grpo"], trainer: dict[str, Any], name:
     return None if field is None else field.default
 
 
-def _check_together(method: Literal["sft", "grpo"], trainer: dict[str, Any]) -> None:
+def _check_together(method: TrainerMethod, trainer: dict[str, Any]) -> None:
     def value(name: str) -> Any:
         return trainer_value(method, trainer, name)
 
@@ -150,11 +164,84 @@ def _check_together(method: Literal["sft", "grpo"], trainer: dict[str, Any]) -> 
         raise ConfigError("`trainer.fp16` and `trainer.bf16` exclude each other: choose one.")
     if value("use_cpu") and value("fp16"):
         raise ConfigError("`trainer.fp16` needs an accelerator, but `trainer.use_cpu` is set: leave out one of them.")
-    if method == "sft":
-        length = value("max_length")
-        if length is not None and length < 1:
-            raise ConfigError(f"`trainer.max_length` must be at least 1, but is {length}.")
+    _check_adapter(trainer, value)
+    _check_loss_type(method, trainer)
+    if method == "grpo":
+        _check_grpo(value)
         return
+    length = value("max_length")
+    if length is not None and length < 1:
+        raise ConfigError(f"`trainer.max_length` must be at least 1, but is {length}.")
+    if method == "dpo":
+        _check_dpo(value)
+
+
+def _check_adapter(trainer: dict[str, Any], value: Callable[[str], Any]) -> None:
+    if not value("use_peft"):
+        stray = next(
+            (name for name in ADAPTER_FIELDS if name != "use_peft" and name in trainer and trainer[name]), None
+        )
+        if stray is not None:
+            raise ConfigError(
+                f"`trainer.{stray}` is about an adapter, but `trainer.use_peft` is not set, so all weights would be "
+                "trained. Set `use_peft: true` or leave it out."
+            )
+        return
+    if value("lora_r") < 1 or value("lora_alpha") <= 0:
+        raise ConfigError(
+            f"`trainer.lora_r` must be at least 1 and `trainer.lora_alpha` above 0, but they are {value('lora_r')} and "
+            f"{value('lora_alpha')}."
+        )
+    if not 0 <= value("lora_dropout") < 1:
+        raise ConfigError(f"`trainer.lora_dropout` must be in [0, 1), but is {value('lora_dropout')}.")
+    if value("load_in_4bit") and value("load_in_8bit"):
+        raise ConfigError("`trainer.load_in_4bit` and `trainer.load_in_8bit` exclude each other: choose one.")
+    quantised = next((name for name in ("load_in_4bit", "load_in_8bit") if value(name)), None)
+    if quantised and value("use_cpu"):
+        raise ConfigError(
+            f"`trainer.{quantised}` (QLoRA) needs a CUDA device and bitsandbytes, but `trainer.use_cpu` is set. Leave "
+            "out one of them; plain LoRA (`use_peft` alone) runs on a CPU."
+        )
+    if value("sync_ref_model"):
+        raise ConfigError(
+            "`trainer.sync_ref_model` has no reference model to move with `trainer.use_peft`: the reference is the "
+            "model without its adapter. Leave out one of them."
+        )
+
+
+def _check_loss_type(method: TrainerMethod, trainer: dict[str, Any]) -> None:
+    choices = trainer_fields(method)["loss_type"].choices if method in ("dpo", "grpo") else ()
+    given = trainer.get("loss_type")
+    for name in [given] if isinstance(given, str) else given or []:
+        if choices and name not in choices:
+            near = difflib.get_close_matches(str(name), choices, n=1)
+            raise ConfigError(
+                f"the installed {method.upper()} trainer has no `loss_type` `{name}`."
+                + (f" Did you mean `{near[0]}`?" if near else f" It has {', '.join(choices)}.")
+            )
+
+
+def _check_dpo(value: Callable[[str], Any]) -> None:
+    if not value("beta") > 0:
+        raise ConfigError(
+            f"`trainer.beta` must be above 0 for DPO, but is {value('beta')}: with 0 the loss does not depend on the "
+            "model."
+        )
+    losses = value("loss_type")
+    losses = [losses] if isinstance(losses, str) else list(losses or [])
+    weights = value("loss_weights")
+    if weights is not None and len(weights) != len(losses):
+        raise ConfigError(f"`trainer.loss_weights` has {len(weights)} weights for {len(losses)} values of `loss_type`.")
+    if "robust" in losses and not 0 <= value("label_smoothing") < 0.5:
+        raise ConfigError("`trainer.label_smoothing` must be in [0, 0.5) for `loss_type: robust`.")
+    if value("sync_ref_model") and value("precompute_ref_log_probs"):
+        raise ConfigError(
+            "`trainer.sync_ref_model` moves the reference model, and `trainer.precompute_ref_log_probs` needs one "
+            "that stays as it is: leave out one of them."
+        )
+
+
+def _check_grpo(value: Callable[[str], Any]) -> None:
     group = value("num_generations")
     if group is None or group < 2:
         raise ConfigError(
@@ -176,3 +263,65 @@ def _check_together(method: Literal["sft", "grpo"], trainer: dict[str, Any]) -> 
         raise ConfigError("`trainer.temperature` must be above 0: without chance all completions of a group are equal.")
     if value("auto_find_batch_size"):
         raise ConfigError("`trainer.auto_find_batch_size` cannot be used with GRPO: it would break up the groups.")
+    if value("sync_ref_model") and not value("beta"):
+        raise ConfigError(
+            "`trainer.sync_ref_model` has no reference model to move while `trainer.beta` is 0: set `beta` above 0."
+        )
+    if value("use_vllm") and value("use_cpu"):
+        raise ConfigError(
+            "`trainer.use_vllm` needs an accelerator, but `trainer.use_cpu` is set: leave out one of them."
+        )
+
+
+_NEEDS: tuple[tuple[str, str, Any, str], ...] = (
+    ("vllm_", "use_vllm", True, "only sampling with vLLM reads it"),
+    ("save_steps", "save_strategy", "steps", "`save_strategy` is not `steps`"),
+    ("eval_steps", "eval_strategy", "steps", "`eval_strategy` is not `steps`"),
+    ("gradient_checkpointing_kwargs", "gradient_checkpointing", True, "`gradient_checkpointing` is off"),
+    ("packing_strategy", "packing", True, "`packing` is off"),
+    ("ref_model_", "sync_ref_model", True, "`sync_ref_model` is off"),
+    (
+        "f_alpha_divergence_coef",
+        "f_divergence_type",
+        "alpha_divergence",
+        "`f_divergence_type` is not `alpha_divergence`",
+    ),
+    ("bnb_4bit_", "load_in_4bit", True, "`load_in_4bit` is off"),
+    ("entropy_coef_", "use_adaptive_entropy", True, "`use_adaptive_entropy` is off"),
+    ("entropy_target", "use_adaptive_entropy", True, "`use_adaptive_entropy` is off"),
+)
+"""(field or start of its name, field that it needs, value that it needs, what to say): of TRL 1.16 and transformers
+5.23."""
+
+
+def without_effect(method: TrainerMethod, trainer: dict[str, Any]) -> list[str]:
+    """One line for each field that is set and that the trainer will not read as the rest of the config stands.
+
+    What a trainer drops by itself while it is made, it says in warnings of its own; a job's notes hold both.
+    """
+
+    def value(name: str) -> Any:
+        # a job's own default: the clock of `save_seconds` saves
+        return trainer.get(name, "no") if name == "save_strategy" else trainer_value(method, trainer, name)
+
+    notes = [
+        f"`{name}` has no effect: {reason}"
+        for name in trainer
+        for start, needed, wanted, reason in _NEEDS
+        if name.startswith(start) and needed in trainer_fields(method) and value(needed) != wanted
+    ]
+    if "num_train_epochs" in trainer and value("max_steps") > 0:
+        notes.append(f"`num_train_epochs` has no effect: `max_steps` {value('max_steps')} decides")
+    if trainer.get("warmup_steps") and value("lr_scheduler_type") == "constant":
+        notes.append("`warmup_steps` has no effect: `lr_scheduler_type` is `constant`; `constant_with_warmup` has one")
+    if method == "dpo":
+        losses = value("loss_type")
+        for name, losses_that_read in (
+            ("discopop_tau", {"discopop"}),
+            ("label_smoothing", {"robust", "exo_pair", "aot", "aot_unpaired"}),
+        ):
+            if trainer.get(name) and not losses_that_read & set([losses] if isinstance(losses, str) else losses):
+                notes.append(f"`{name}` has no effect: `loss_type` is not {' or '.join(sorted(losses_that_read))}")
+        if trainer.get("padding_free"):
+            notes.append("`padding_free` has no effect: the installed DPO trainer pads nevertheless")
+    return notes

@@ -10,6 +10,7 @@ from posttrain_crew.entries import Decision, Experiment, JobStarted, TrainingSet
 from posttrain_crew.errors import ConfigError, CrewError, GateError, InputError
 from posttrain_crew.files import canonical_json, sha256_text
 from posttrain_crew.state import ExperimentView, RunState
+from posttrain_crew.target import Training
 from posttrain_crew.tools.compute.jobs import JobRequest, launch, poll
 from posttrain_crew.tools.tool import agent_tool
 from posttrain_crew.tools.training.config import RewardSpec, TrainingConfig, check_trainer
@@ -21,9 +22,21 @@ from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["TrainingDesk", "running_jobs"]
 
-Method = Literal["sft", "grpo"]
+Method = Literal["sft", "dpo", "grpo"]
 Changes = dict[str, Any]
 
+METHODS: tuple[Method, ...] = ("sft", "dpo", "grpo")
+_OF_THE_MACHINE = (
+    "bf16",
+    "fp16",
+    "gradient_checkpointing",
+    "use_cpu",
+    "dataloader_pin_memory",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_length",
+)
+"""Fields of a target's SFT that hold for DPO on the same model and machine."""
 TYPICAL_ROWS = 1000
 """Rows that `typical_seconds` is told for, where a config counts in epochs."""
 SLOWER_THAN_PLANNED = 4.0
@@ -54,18 +67,18 @@ class TrainingDesk:
             "threads_per_job": capacity.threads_per_job,
             "description": capacity.description,
             "trainer_versions": {name: importlib.metadata.version(name) for name in ("trl", "transformers", "torch")},
-            "starting_points": {"sft": dict(training.sft), "grpo": dict(training.grpo)},
+            "starting_points": {name: starting_point(training, name) for name in METHODS},
             "seconds_left_for_experiments": round(workspace.budget.for_experiments),
             "typical_seconds": {
-                "sft": round(estimate_seconds(workspace, "sft", training.sft, TYPICAL_ROWS)),
-                "grpo": round(estimate_seconds(workspace, "grpo", training.grpo, TYPICAL_ROWS)),
+                name: round(estimate_seconds(workspace, name, starting_point(training, name), TYPICAL_ROWS))
+                for name in METHODS
             },
         }
 
     @agent_tool
     def plan_training(
         self,
-        method: Annotated[Method, "sft or grpo"],
+        method: Annotated[Method, "sft, dpo or grpo"],
         training_set: Annotated[str, "id of a training_set entry, like ts-1"],
         parent: Annotated[str, "`base`, or the id of a finished experiment to start from"],
         changes: Annotated[
@@ -106,7 +119,7 @@ class TrainingDesk:
     @agent_tool
     def launch_training(
         self,
-        method: Annotated[Method, "sft or grpo"],
+        method: Annotated[Method, "sft, dpo or grpo"],
         training_set: Annotated[str, "id of a training_set entry, like ts-1"],
         parent: Annotated[str, "`base`, or the id of a finished experiment to start from"],
         hypothesis: Annotated[str, "what this experiment is expected to show, in one or two sentences"],
@@ -175,7 +188,7 @@ class TrainingDesk:
         history = read_metrics(workspace.run.absolute(view.jobs[-1].body.directory) / METRICS_FILE)
         trainer = {name: value for name, value in body.config.items() if name != "reward"}
         outcome = view.outcome
-        found = diagnose(history, None if outcome is None else outcome.body, _trained(body.method), trainer)
+        found = diagnose(history, None if outcome is None else outcome.body, body.method, trainer)
         refs = [experiment, *([outcome.id] if outcome is not None else [])]
         point = outcome.id if outcome is not None else f"log-{len(history)}"
         entry = workspace.board.post(found, author="trainer", refs=refs, key=f"diagnosis:{experiment}:{point}")
@@ -245,15 +258,15 @@ def _config(
     changes: Changes,
 ) -> TrainingConfig:
     """The job's config: the target's starting points, overlaid by `changes`. Raises CrewError for what cannot be."""
-    if method not in ("sft", "grpo"):
-        raise ConfigError(f"`{method}` cannot be trained here: choose sft or grpo.")
+    if method not in METHODS:
+        raise ConfigError(f"`{method}` cannot be trained here: choose sft, dpo or grpo.")
     target = workspace.target
-    start = dict(target.training.sft if method == "sft" else target.training.grpo)
+    start = starting_point(target.training, method)
     reward = changes.pop("reward", None)
     if method == "grpo" and reward is None:
         reward = "mcq_letter" if target.answer.kind == "choice" else "exact"
-    if method == "sft" and reward is not None:
-        raise ConfigError("`reward` belongs to GRPO: leave it out of the changes of an SFT job.")
+    if method != "grpo" and reward is not None:
+        raise ConfigError(f"`reward` belongs to GRPO: leave it out of the changes of a {method.upper()} job.")
     return TrainingConfig(
         method=method,
         model=str(workspace.checkpoint(parent)),
@@ -299,12 +312,13 @@ def _view(workspace: Workspace, experiment: str) -> ExperimentView:
     return view
 
 
-def _trained(method: str) -> Method:
-    if method == "sft":
-        return "sft"
+def starting_point(training: Training, method: Method) -> dict[str, Any]:
+    """The target's fields for a method; for DPO those of its SFT that are about the machine, the rest being TRL's
+    defaults."""
     if method == "grpo":
-        return "grpo"
-    raise ConfigError(f"`{method}` cannot be trained here: choose sft or grpo.")
+        return dict(training.grpo)
+    own = dict(training.sft)
+    return own if method == "sft" else {name: own[name] for name in _OF_THE_MACHINE if name in own}
 
 
 def _tried(view: ExperimentView) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,12 +20,15 @@ from posttrain_crew.state import RunState
 from posttrain_crew.tools.training.config import trainer_value
 from posttrain_crew.tools.workspace import Workspace
 
-__all__ = ["ModelShape", "estimate_seconds", "memory_gib", "model_shape", "steps_of"]
+__all__ = ["ModelShape", "estimate_seconds", "memory_gib", "model_shape", "steps_of", "trained_parameters"]
 
-Method = Literal["sft", "grpo"]
+Method = Literal["sft", "dpo", "grpo"]
 
 PROCESS_GIB = 1.0
 """Python, torch and the trainer before a model is loaded; measured 0.7 (SFT) and 1.0 (GRPO) with the embedded base."""
+DPO_PASSES = 8 / 3
+"""A pair is two rows, each with a forward pass of the reference beside forward and backward (2 units): 2 x 4 / 3 of
+SFT."""
 DEFAULT_SECONDS_PER_STEP = 5.0
 """Where neither the run nor the target knows better. A guess."""
 
@@ -65,8 +68,10 @@ def estimate_seconds(workspace: Workspace, method: Method, trainer: Mapping[str,
     if startup is None:
         startup = training.startup_seconds
     if per_step is None:
-        start = training.sft if method == "sft" else training.grpo
-        base = training.seconds_per_step.get(method, DEFAULT_SECONDS_PER_STEP)
+        start = training.grpo if method == "grpo" else training.sft
+        base = training.seconds_per_step.get("grpo" if method == "grpo" else "sft", DEFAULT_SECONDS_PER_STEP)
+        if method == "dpo":
+            base *= DPO_PASSES
         per_step = base * _scale(method, trainer, start)
     return startup + steps_of(method, trainer, rows) * per_step
 
@@ -74,7 +79,10 @@ def estimate_seconds(workspace: Workspace, method: Method, trainer: Mapping[str,
 def memory_gib(method: Method, trainer: Mapping[str, Any], shape: ModelShape, max_tokens: int) -> float:
     """Peak memory of a job on one process, GiB, in float32 with AdamW.
 
-    Parameters x 16 bytes: weights 4, gradients 4, two moments 8; x 4 more for the reference model when beta > 0.
+    Parameters x 16 bytes: weights 4, gradients 4, two moments 8; x 4 more for the reference model of DPO and of GRPO
+    with beta > 0. With LoRA the weights alone (4 bytes; about 0.6 in 4 bits, 1.1 in 8 bits), no reference model, and 16
+    bytes for each parameter of the adapter: rank x (width in + width out) of each target, here the four projections of
+    attention, or all seven of a block. DPO has two rows, chosen and rejected, where SFT has one.
     Activations, per token in a forward pass: 68 bytes x hidden x layers (34 bytes in 16 bits, Korthikanti et al. 2022,
     arXiv:2205.05198, eq. 1), or 4 x hidden x layers + 68 x hidden with gradient checkpointing; attention scores are not
     stored by the fused kernels. Logits: 3 x 4 bytes x vocabulary a token (logits, their gradient, log-softmax).
@@ -87,7 +95,7 @@ def memory_gib(method: Method, trainer: Mapping[str, Any], shape: ModelShape, ma
     def value(name: str) -> Any:
         return trainer_value(method, dict(trainer), name)
 
-    batch = int(value("per_device_train_batch_size"))
+    batch = int(value("per_device_train_batch_size")) * (2 if method == "dpo" else 1)
     if method == "grpo":
         length = max_tokens + int(value("max_completion_length") or 256)
     else:
@@ -101,8 +109,33 @@ def memory_gib(method: Method, trainer: Mapping[str, Any], shape: ModelShape, ma
         activations = tokens * per_layer * shape.layers
     logits = tokens * shape.vocabulary * 4 * 3
     sampling = tokens * shape.kv_width * shape.layers * 8 if method == "grpo" else 0
-    weights = shape.parameters * (20 if method == "grpo" and (value("beta") or 0) > 0 else 16)
+    weights = _weight_bytes(method, value, shape)
     return float(PROCESS_GIB + (weights + max(activations + logits, sampling)) / 2**30)
+
+
+def trained_parameters(method: Method, trainer: Mapping[str, Any], shape: ModelShape) -> int:
+    """Parameters that get a gradient: all of them, or those of the adapter."""
+
+    def value(name: str) -> Any:
+        return trainer_value(method, dict(trainer), name)
+
+    if not value("use_peft"):
+        return shape.parameters
+    targets = value("lora_target_modules")
+    whole_block = targets == "all-linear" or (isinstance(targets, list) and len(targets) > 4)
+    # width in + width out of q, k, v, o; and of gate, up, down, with the usual 8/3 to 4 times the hidden width
+    widths = 4 * shape.hidden + 2 * (shape.hidden + shape.kv_width) + (3 * 5 * shape.hidden if whole_block else 0)
+    return min(shape.parameters, int(value("lora_r")) * widths * shape.layers)
+
+
+def _weight_bytes(method: Method, value: Callable[[str], Any], shape: ModelShape) -> float:
+    reference = method == "dpo" and not value("precompute_ref_log_probs")
+    reference = reference or (method == "grpo" and (value("beta") or 0) > 0)
+    if not value("use_peft"):
+        return shape.parameters * (20 if reference else 16)
+    each = 0.6 if value("load_in_4bit") else 1.1 if value("load_in_8bit") else 4.0
+    names = ("use_peft", "lora_r", "lora_target_modules")
+    return shape.parameters * each + 16 * trained_parameters(method, {name: value(name) for name in names}, shape)
 
 
 def model_shape(folder: Path) -> ModelShape:

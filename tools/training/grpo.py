@@ -2,8 +2,9 @@
 group.
 
 What it does: on-policy GRPO and its relatives (`loss_type`: dapo, dr_grpo, ...) from a config file, with named and
-calibrated rewards (rewards.py), metrics in metrics.jsonl and trackio, resume, and a typed outcome.
-Left out: tools and environments in the rollout, rewards that are models, LoRA.
+calibrated rewards (rewards.py), of all weights or of a LoRA or QLoRA adapter, with metrics in metrics.jsonl and
+trackio, exact resume from checkpoints by the clock, and a typed outcome.
+Left out: tools and environments in the rollout, rewards that are models.
 
 On this machine (CPU or one GPU; on a GPU `use_vllm: true, vllm_mode: colocate` makes sampling several times faster):
     python -m posttrain_crew.tools.training.grpo config.yaml
@@ -19,7 +20,9 @@ from typing import Any
 
 from posttrain_crew.errors import ConfigError
 from posttrain_crew.tools.training import session
-from posttrain_crew.tools.training.rewards import Reward, resolve
+from posttrain_crew.tools.training.config import trainer_value
+from posttrain_crew.tools.training.resumption import resumable
+from posttrain_crew.tools.training.rewards import Reward, resolve, scored
 
 __all__ = ["make_trainer", "reward_functions"]
 
@@ -30,7 +33,7 @@ def make_trainer(job: session.Job) -> Any:
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    return GRPOTrainer(
+    return resumable(GRPOTrainer, job.callback)(
         model=job.model,
         args=GRPOConfig(**job.arguments),
         reward_funcs=reward_functions(job),
@@ -38,6 +41,7 @@ def make_trainer(job: session.Job) -> Any:
         eval_dataset=None if job.eval_rows is None else Dataset.from_list(job.eval_rows),
         processing_class=job.tokenizer,
         callbacks=[job.callback],
+        peft_config=job.adapter,
     )
 
 
@@ -52,12 +56,12 @@ def _bound(name: str, job: session.Job) -> Reward:
     reward = resolve(name)
 
     def bound(completions: list[Any], **columns: Any) -> list[float]:
-        return reward(
-            completions=completions,
-            **columns,
-            answer_template=job.config.answer_template,
-            answer_labels=job.config.answer_labels,
-        )
+        fixed = {
+            "answer_template": job.config.answer_template,
+            "answer_labels": job.config.answer_labels,
+            "max_completion_length": int(trainer_value("grpo", job.config.trainer, "max_completion_length") or 256),
+        }
+        return scored(name, reward, completions=completions, **{**columns, **fixed})
 
     bound.__name__ = name  # TRL names the metric after it: rewards/NAME/mean
     return bound

@@ -14,7 +14,14 @@ from typing import Any
 
 from posttrain_crew.files import atomic_write_text
 
-__all__ = ["METRICS_FILE", "append_metrics", "drop_after", "metric_line", "read_metrics", "series"]
+__all__ = [
+    "METRICS_FILE",
+    "append_metrics",
+    "drop_after",
+    "metric_line",
+    "read_metrics",
+    "series",
+]
 
 METRICS_FILE = "metrics.jsonl"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

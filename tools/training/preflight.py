@@ -17,8 +17,14 @@ from posttrain_crew.errors import BudgetError, CrewError
 from posttrain_crew.files import canonical_json, sha256_file, sha256_text
 from posttrain_crew.rundir import free_gib
 from posttrain_crew.tools.compute.jobs import JobRequest, launch, wait
-from posttrain_crew.tools.training.config import TrainingConfig, check_trainer, trainer_value
-from posttrain_crew.tools.training.estimate import ModelShape, estimate_seconds, memory_gib, model_shape
+from posttrain_crew.tools.training.config import TrainingConfig, check_trainer, trainer_value, without_effect
+from posttrain_crew.tools.training.estimate import (
+    ModelShape,
+    estimate_seconds,
+    memory_gib,
+    model_shape,
+    trained_parameters,
+)
 from posttrain_crew.tools.training.rewards import check_rewards
 from posttrain_crew.tools.training.session import SMOKE_STEPS
 from posttrain_crew.tools.workspace import Workspace
@@ -67,7 +73,7 @@ def preflight(
     estimates, refs = _Estimates(), [training_set.id]
     checks: list[PreflightCheck] = []
     steps: list[tuple[str, Callable[[], str]]] = [
-        ("config", lambda: _check_config(config)),
+        ("config", lambda: _check_config(workspace, config)),
         ("data", lambda: _check_data(workspace, config, training_set)),
         ("parent", lambda: _check_parent(config)),
         ("rewards", lambda: _check_rewards(config)),
@@ -103,12 +109,20 @@ def smoke_label(config: TrainingConfig, shape: ModelShape) -> str:
     return f"smoke-{sha256_text(canonical_json([config.method, model, fields, rewards, config.dtype]))[:12]}"
 
 
-def _check_config(config: TrainingConfig) -> str:
+def _check_config(workspace: Workspace, config: TrainingConfig) -> str:
     try:
         check_trainer(config.method, config.trainer)
     except CrewError as error:
         raise _FailedCheckError(str(error)) from error
-    return f"{len(config.trainer)} trainer fields are valid for the installed {config.method.upper()} trainer"
+    if workspace.compute.capacity().device == "cpu":
+        for name in ("load_in_4bit", "load_in_8bit"):
+            if config.trainer.get(name):
+                raise _FailedCheckError(
+                    f"`trainer.{name}` (QLoRA) needs a CUDA device, but this backend has none. Leave it out: plain "
+                    "LoRA (`use_peft` alone) runs on a CPU."
+                )
+    told = f"{len(config.trainer)} trainer fields are valid for the installed {config.method.upper()} trainer"
+    return "; ".join([told, *without_effect(config.method, config.trainer)])
 
 
 def _check_data(workspace: Workspace, config: TrainingConfig, training_set: Entry[TrainingSet]) -> str:
@@ -144,11 +158,10 @@ def _check_parent(config: TrainingConfig) -> str:
 
 def _check_rewards(config: TrainingConfig) -> str:
     if config.method != "grpo":
-        return "not needed for SFT"
+        return f"not needed for {config.method.upper()}"
+    names, weights = [spec.name for spec in config.reward], [spec.weight for spec in config.reward]
     try:
-        return "; ".join(
-            check_rewards([spec.name for spec in config.reward], config.answer_template, config.answer_labels)
-        )
+        return "; ".join(check_rewards(names, config.answer_template, config.answer_labels, weights))
     except CrewError as error:
         raise _FailedCheckError(str(error)) from error
 
@@ -168,16 +181,17 @@ def _check_memory(
 
 
 def _check_disk(workspace: Workspace, config: TrainingConfig) -> str:
-    parameters = model_shape(Path(config.model)).parameters
-    copies = 1.0  # 4 bytes a parameter
-    if trainer_value(config.method, config.trainer, "save_strategy") != "no" and "save_strategy" in config.trainer:
-        # a checkpoint has the weights and two moments; without a limit, how many there will be is not known: count 5
-        copies += 3.0 * int(trainer_value(config.method, config.trainer, "save_total_limit") or 5)
-    need = parameters * 4 * copies / 2**30 + DISK_MARGIN_GIB
+    shape = model_shape(Path(config.model))
+    need = 4 * shape.parameters / 2**30 + DISK_MARGIN_GIB  # the finished model, 4 bytes a parameter
+    if config.save_seconds is not None or config.trainer.get("save_strategy", "no") != "no":
+        # a checkpoint has what is trained and two moments of it; the oldest goes when the newest is whole
+        kept = 1 + int(trainer_value(config.method, config.trainer, "save_total_limit") or 2)
+        need += 12 * trained_parameters(config.method, config.trainer, shape) * kept / 2**30
     have = free_gib(workspace.run.root)
     if need > have:
         raise _FailedCheckError(
-            f"needs about {need:.1f} GiB of disk, but {have:.1f} GiB are free at {workspace.run.root}."
+            f"needs about {need:.1f} GiB of disk, but {have:.1f} GiB are free at {workspace.run.root}. Free some, or "
+            "keep fewer checkpoints: `save_total_limit: 1`."
         )
     return f"about {need:.2f} of {have:.1f} GiB"
 

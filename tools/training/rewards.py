@@ -1,12 +1,17 @@
 """Reward functions for GRPO, with TRL's signature: `(completions, **columns) -> list[float]`, one number a completion.
 
 A reward is what the model will learn to please, so each is calibrated before a launch: it has to score every known good
-completion above every known bad one. A reward that pays for a form and not for the answer separates nothing that
-matters; `format` is therefore refused as the only reward.
+completion above every known bad one. A reward that pays for a form and not for the answer (`format`, `length`)
+separates nothing that matters, so at least one of a job's rewards has to know a right answer from a wrong one, and with
+their weights all of them together have to.
+
+A plugin's reward may carry its own completions as an attribute, `reward.calibration = Calibration(...)`, and the
+columns that it reads beside `prompt`, `reward.columns = ("answer",)`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,10 +27,14 @@ __all__ = [
     "Reward",
     "calibrate",
     "check_rewards",
+    "columns_of",
     "exact",
     "format_valid",
     "mcq_letter",
+    "not_too_long",
+    "number",
     "resolve",
+    "scored",
 ]
 
 Reward = Callable[..., list[float]]
@@ -91,7 +100,48 @@ def format_valid(completions: Sequence[Any], answer_template: str = DEFAULT_TEMP
     return [float(_last(pattern, text) is not None) for text in completions]
 
 
-BUILTIN_REWARDS: dict[str, Reward] = {"mcq_letter": mcq_letter, "exact": exact, "format": format_valid}
+def number(
+    completions: Sequence[Any], answer: Sequence[Any], answer_template: str = DEFAULT_TEMPLATE, **_columns: Any
+) -> list[float]:
+    """1.0 where the first number of the last answer line equals that of the column `answer` within 0.1 ‰; commas
+    between digits and units after the number do not count."""
+    pattern = _line_pattern(answer_template)
+    pairs = [(_number(_last(pattern, text)), _number(right)) for text, right in zip(completions, answer, strict=True)]
+    return [
+        float(said is not None and right is not None and math.isclose(said, right, rel_tol=1e-4))
+        for said, right in pairs
+    ]
+
+
+_NUMBER_PATTERN = re.compile(r"[-+]?(?:\d+(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?")
+
+
+def _number(text: Any) -> float | None:
+    found = _NUMBER_PATTERN.search(str(text)) if text is not None else None
+    return float(found[0].replace(",", "")) if found else None
+
+
+def not_too_long(
+    completions: Sequence[Any],
+    completion_ids: Sequence[Sequence[Any]],
+    max_completion_length: int = 256,
+    **_columns: Any,
+) -> list[float]:
+    """1 for completions of up to three quarters of the length limit, from there falling to 0 at the limit: the shape of
+    Yu et al. 2025 (arXiv:2503.14476, eq. 13), raised by 1, which no advantage of a group shows. Only beside a reward
+    for the answer itself."""
+    free = 0.75 * max_completion_length
+    return [1.0 - max(0.0, min(1.0, (len(ids) - free) / (max_completion_length - free))) for ids in completion_ids]
+
+
+BUILTIN_REWARDS: dict[str, Reward] = {
+    "mcq_letter": mcq_letter,
+    "exact": exact,
+    "number": number,
+    "format": format_valid,
+    "length": not_too_long,
+}
+_COLUMNS: dict[str, tuple[str, ...]] = {"mcq_letter": ("answer",), "exact": ("answer",), "number": ("answer",)}
 
 
 @dataclass(frozen=True)
@@ -113,11 +163,23 @@ _TEXT = Calibration(
     good=("{line:42}", "6 * 7 = 42\n{line:42}", "{line:41}\nThat was wrong.\n{line:42.}"),
     bad=("", "42", "6 * 7 = 42", "{line:24}", "{line:42}\nNo.\n{line:420}"),
 )
+_NUMBER = Calibration(
+    answer="1200",
+    good=("{line:1200}", "3 * 400 = 1200\n{line:1,200 m}", "{line:41}\nThat was wrong.\n{line:1.2e3}"),
+    bad=("", "1200", "{line:12}", "{line:-1200}", "{line:1200}\nNo.\n{line:120}", "{line:many}"),
+)
+_LIMIT = 32
+"""Length limit, in words for tokens, that rewards are calibrated with."""
 CALIBRATION: dict[str, Calibration] = {
     "mcq_letter": _CHOICE,
     "exact": _TEXT,
+    "number": _NUMBER,
     "format": Calibration(answer="B", good=("{line:B}", "6 * 7 = 42\n{line:D}"), bad=("", "B", "I do not know.")),
+    "length": Calibration(answer="B", good=("{line:B}", "6 * 7 = 42\n{line:D}"), bad=("well " * 30 + "{line:B}",)),
 }
+_ANSWERS = {"choice": _CHOICE, "text": _TEXT, "number": _NUMBER}
+"""Completions that only a reward which knows right from wrong can tell apart: the bad ones include wrong answers in the
+right form."""
 
 
 def resolve(name: str) -> Reward:
@@ -132,6 +194,38 @@ def resolve(name: str) -> Reward:
     return registered[name]
 
 
+def columns_of(name: str) -> set[str]:
+    """The columns that a reward reads beside `prompt`; none for an unknown one, which is told elsewhere."""
+    if name in _COLUMNS or name in BUILTIN_REWARDS:
+        return set(_COLUMNS.get(name, ()))
+    try:
+        return {str(column) for column in getattr(resolve(name), "columns", ())}
+    except ConfigError:
+        return set()
+
+
+def scored(name: str, reward: Reward, **columns: Any) -> list[float]:
+    """The scores of a reward, checked.
+
+    Raises:
+        ConfigError: the reward raised, or did not give one finite number (None: not applicable) for each completion.
+    """
+    completions = columns["completions"]
+    try:
+        scores = list(reward(**columns))
+    except Exception as error:
+        raise ConfigError(
+            f"the reward `{name}` raised {type(error).__name__}: {error}. Repair it, or name another under `reward`; "
+            f"it is called with {len(completions)} completions and the columns {', '.join(sorted(columns))}."
+        ) from error
+    if len(scores) != len(completions):
+        raise ConfigError(f"the reward `{name}` gave {len(scores)} scores for {len(completions)} completions.")
+    for score in scores:
+        if score is not None and not (isinstance(score, int | float) and math.isfinite(score)):
+            raise ConfigError(f"the reward `{name}` gave {score!r} for a completion, which is no finite number.")
+    return [score if score is None else float(score) for score in scores]
+
+
 def calibrate(
     name: str,
     reward: Reward,
@@ -142,55 +236,121 @@ def calibrate(
     """(lowest score of a good completion, highest score of a bad one).
 
     Raises:
-        ConfigError: the reward does not separate them, naming the pair.
+        ConfigError: the reward does not separate them, naming the pair; it raises, or gives no number.
     """
-
-    def rendered(text: str) -> str:
-        return re.sub(r"\{line:([^}]*)\}", lambda found: template.replace("{answer}", found[1]), text)
-
-    texts = [rendered(text) for text in (*calibration.good, *calibration.bad)]
-    scores = reward(
-        completions=[[{"role": "assistant", "content": text}] for text in texts],
-        prompts=[""] * len(texts),
-        answer=[calibration.answer] * len(texts),
-        answer_template=template,
-        answer_labels=labels,
-    )
-    count = len(calibration.good)
-    low, high = min(scores[:count]), max(scores[count:])
-    if not low > high:
-        good, bad = texts[scores[:count].index(low)], texts[count + scores[count:].index(high)]
-        raise ConfigError(
-            f"the reward `{name}` does not separate good from bad: it gives {low:g} to {good!r} and {high:g} to "
-            f"{bad!r} (right answer: {calibration.answer}). A model would learn to please it and not to answer."
-        )
-    return low, high
+    texts = _texts(calibration, template)
+    scores = _scores(name, reward, calibration, texts, template, labels)
+    return _separated(f"the reward `{name}` does not separate good from bad: it gives", scores, texts, calibration)
 
 
-def check_rewards(names: Sequence[str], template: str = DEFAULT_TEMPLATE, labels: str = DEFAULT_LABELS) -> list[str]:
+def check_rewards(
+    names: Sequence[str],
+    template: str = DEFAULT_TEMPLATE,
+    labels: str = DEFAULT_LABELS,
+    weights: Sequence[float] | None = None,
+) -> list[str]:
     """Refuse rewards that cannot teach the task; returns one line for each that was checked.
 
-    A plugin's reward is held against the choice or the text completions, whichever it separates.
+    A plugin's reward without completions of its own is held against those of the built-in ones, whichever it separates.
+
+    Args:
+        weights: of each reward in the sum; 1 where None.
 
     Raises:
         ConfigError: none is given, one is unknown, does not separate, or all of them pay for format alone.
     """
     if not names:
         raise ConfigError("GRPO needs a reward: set `reward`, for example `[{name: mcq_letter}]`.")
-    if all(name == "format" for name in names):
-        raise ConfigError(
-            "`format` cannot be the only reward: a model that always answers in the right form and never right would "
-            "have all of it. Put `mcq_letter` or `exact` beside it."
-        )
+    weights = [1.0] * len(names) if weights is None else list(weights)
+    kinds: list[dict[str, tuple[float, float]]] = []
     lines = []
     for name in names:
         reward = resolve(name)
-        if name in CALIBRATION:
-            low, high = calibrate(name, reward, CALIBRATION[name], template, labels)
+        kinds.append(_answers_told_apart(name, reward, template, labels))
+        own = CALIBRATION.get(name) or getattr(reward, "calibration", None)
+        if own is not None:
+            low, high = calibrate(name, reward, own, template, labels)
+        elif kinds[-1]:
+            low, high = next(iter(kinds[-1].values()))
         else:
-            try:
-                low, high = calibrate(name, reward, _CHOICE, template, labels)
-            except ConfigError:
-                low, high = calibrate(name, reward, _TEXT, template, labels)
+            low, high = calibrate(name, reward, _TEXT, template, labels)
         lines.append(f"{name}: good >= {low:g}, bad <= {high:g}")
+    knowing = [kind for kind, weight in zip(kinds, weights, strict=True) if kind and weight]
+    if not knowing:
+        paid = ", ".join(f"`{name}`" for name, weight in zip(names, weights, strict=True) if weight) or "nothing"
+        raise ConfigError(
+            f"{paid} cannot be the only reward: a model that always answers in the right form and never right would "
+            "have all of it. Put `mcq_letter`, `exact` or `number` beside it, with a weight above 0."
+        )
+    if len(names) > 1:
+        low, high = _together(names, weights, next(iter(knowing[0])), template, labels)
+        lines.append(f"together, weighted: good >= {low:g}, bad <= {high:g}")
     return lines
+
+
+def _answers_told_apart(name: str, reward: Reward, template: str, labels: str) -> dict[str, tuple[float, float]]:
+    """For each kind of answer of which the reward knows right from wrong: lowest good and highest bad score."""
+    found = {}
+    for kind, calibration in _ANSWERS.items():
+        try:
+            found[kind] = calibrate(name, reward, calibration, template, labels)
+        except ConfigError:
+            continue
+    return found
+
+
+def _together(
+    names: Sequence[str], weights: Sequence[float], kind: str, template: str, labels: str
+) -> tuple[float, float]:
+    calibration = _ANSWERS[kind]
+    texts = _texts(calibration, template)
+    total = [0.0] * len(texts)
+    for name, weight in zip(names, weights, strict=True):
+        scores = _scores(name, resolve(name), calibration, texts, template, labels)
+        total = [sum_ + weight * score for sum_, score in zip(total, scores, strict=True)]
+    told = ", ".join(f"{weight:g} x {name}" for name, weight in zip(names, weights, strict=True))
+    return _separated(
+        f"the rewards together ({told}) do not separate good from bad: they give", total, texts, calibration
+    )
+
+
+def _texts(calibration: Calibration, template: str) -> list[str]:
+    def rendered(text: str) -> str:
+        return re.sub(r"\{line:([^}]*)\}", lambda found: template.replace("{answer}", found[1]), text)
+
+    return [rendered(text) for text in (*calibration.good, *calibration.bad)]
+
+
+def _scores(
+    name: str, reward: Reward, calibration: Calibration, texts: Sequence[str], template: str, labels: str
+) -> list[float]:
+    scores = scored(
+        name,
+        reward,
+        completions=[[{"role": "assistant", "content": text}] for text in texts],
+        prompts=[""] * len(texts),
+        completion_ids=[text.split() for text in texts],
+        answer=[calibration.answer] * len(texts),
+        answer_template=template,
+        answer_labels=labels,
+        max_completion_length=_LIMIT,
+    )
+    if any(score is None for score in scores):
+        raise ConfigError(
+            f"the reward `{name}` gives no score at all to some of the completions that it is calibrated with."
+        )
+    return scores
+
+
+def _separated(
+    told: str, scores: Sequence[float], texts: Sequence[str], calibration: Calibration
+) -> tuple[float, float]:
+    count = len(calibration.good)
+    low, high = min(scores[:count]), max(scores[count:])
+    if not low > high:
+        good, bad = texts[list(scores[:count]).index(low)], texts[count + list(scores[count:]).index(high)]
+        raise ConfigError(
+            f"{told} {low:g} to {good!r} and {high:g} to {bad!r} (right answer: {calibration.answer}). A model would "
+            "learn to please it and not to answer."
+        )
+    return low, high

@@ -9,10 +9,15 @@ from typing import Any
 from posttrain_crew.errors import DatasetError
 from posttrain_crew.files import sha256_file
 from posttrain_crew.tools.training.config import TrainingConfig, trainer_value
+from posttrain_crew.tools.training.rewards import columns_of
 
 __all__ = ["read_jsonl", "read_rows", "smoke_rows"]
 
 SMOKE_ROWS = 16
+_NEEDED: dict[str, list[set[str]]] = {
+    "sft": [{"prompt", "completion"}, {"messages"}, {"text"}],
+    "dpo": [{"prompt", "chosen", "rejected"}],
+}
 
 
 def read_rows(config: TrainingConfig) -> list[dict[str, Any]]:
@@ -29,18 +34,39 @@ def read_rows(config: TrainingConfig) -> list[dict[str, Any]]:
             " it was changed since. Prepare and audit it again."
         )
     rows = read_jsonl(config.data)
-    needed: list[set[str]] = (
-        [{"prompt"}] if config.method == "grpo" else [{"prompt", "completion"}, {"messages"}, {"text"}]
-    )
-    if config.method == "grpo" and any(spec.name in ("mcq_letter", "exact") for spec in config.reward):
-        needed = [{"prompt", "answer"}]
+    if config.method == "grpo":
+        needed = [{"prompt"}.union(*(columns_of(spec.name) for spec in config.reward))]
+    else:
+        needed = _NEEDED[config.method]
     for number, row in enumerate(rows, start=1):
         if not any(columns <= row.keys() for columns in needed):
             raise DatasetError(
                 f"{config.data} line {number} has the columns {', '.join(sorted(row)) or '(none)'}, but "
                 f"{config.method} needs {' or '.join(' + '.join(sorted(columns)) for columns in needed)}."
             )
+    if config.method == "dpo":
+        _check_pairs(config.data, rows)
     return rows
+
+
+def _check_pairs(path: Path, rows: list[dict[str, Any]]) -> None:
+    equal = 0
+    for number, row in enumerate(rows, start=1):
+        kinds = {type(row[name]) for name in ("prompt", "chosen", "rejected")}
+        if kinds not in ({str}, {list}):
+            raise DatasetError(
+                f"{path} line {number}: `prompt`, `chosen` and `rejected` must all be text or all be lists of chat "
+                "messages, but they are "
+                f"{', '.join(type(row[name]).__name__ for name in ('prompt', 'chosen', 'rejected'))}."
+            )
+        if not row["chosen"] or not row["rejected"]:
+            raise DatasetError(f"{path} line {number}: `chosen` and `rejected` must hold an answer, but one is empty.")
+        equal += row["chosen"] == row["rejected"]
+    if equal * 2 > len(rows):
+        raise DatasetError(
+            f"in {equal} of the {len(rows)} rows of {path} `chosen` and `rejected` are equal: such a pair teaches "
+            "nothing. Leave them out."
+        )
 
 
 def smoke_rows(config: TrainingConfig, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

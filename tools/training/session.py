@@ -1,11 +1,12 @@
 """What every training script does around its trainer: read, check, load, train, save, and say how it ended.
 
-The scripts (sft.py, grpo.py) hold what is particular to a method; this module holds the rest, in the order in which it
-happens. Nothing here knows the blackboard or an agent.
+The scripts (sft.py, dpo.py, grpo.py) hold what is particular to a method; this module holds the rest, in the order in
+which it happens. Nothing here knows the blackboard or an agent.
 
 A job's directory gets
     metrics.jsonl     one line for each log, as it happens
-    checkpoints/      only if the trainer's save_strategy asks for them
+    checkpoints/      by the clock (`save_seconds`) and by the trainer's save_strategy; without one of these they are
+                      gone once the model is saved
     model/            the finished model; it appears complete, by a rename
     outcome.json      how the job ended; always, unless the process was killed outright
 """
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import re
 import resource
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -28,12 +30,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from posttrain_crew.errors import ConfigError, ModelError
-from posttrain_crew.tools.training.checkpoints import last_checkpoint
-from posttrain_crew.tools.training.config import TrainingConfig, load
+from posttrain_crew.errors import ConfigError, CrewError, ModelError
+from posttrain_crew.tools.training.checkpoints import Found, SaveClock, look, step_of
+from posttrain_crew.tools.training.config import TrainingConfig, load, without_effect
+from posttrain_crew.tools.training.lora import adapter, trainer_arguments
 from posttrain_crew.tools.training.metrics import METRICS_FILE, drop_after
+from posttrain_crew.tools.training.model_files import load_model, save_model, weights_are_finite
 from posttrain_crew.tools.training.outcome import OUTCOME_FILE, Cancelled, Diverged, Outcome, classify
 from posttrain_crew.tools.training.rows import read_jsonl, read_rows, smoke_rows
+from posttrain_crew.tools.training.tracking import forget_tracked
 
 if TYPE_CHECKING:
     from posttrain_crew.tools.training.callbacks import JobCallback
@@ -42,6 +47,10 @@ __all__ = ["SMOKE_STEPS", "Job", "main"]
 
 CHECKPOINTS = "checkpoints"
 SMOKE_STEPS = 2
+_DROPPED = ("ignored", "no effect", "falling back", "forced to", "not supported", "currently disabled")
+"""What the libraries say of a setting that they do not follow."""
+_PLACE = re.compile(r"^\S+:\d+: \w+: |\n\s*warnings\.warn\(.*", re.DOTALL)
+"""Where a Python warning comes from, which its text is wrapped in."""
 
 
 @dataclass
@@ -58,6 +67,8 @@ class Job:
     rows: list[dict[str, Any]]
     eval_rows: list[dict[str, Any]] | None
     callback: JobCallback
+    adapter: Any
+    """A `peft.LoraConfig`, or None for full fine-tuning."""
 
 
 _terminated = False
@@ -79,22 +90,31 @@ def main(method: str, make_trainer: Callable[[Job], Any], arguments: list[str]) 
     first_process = int(os.environ.get("RANK", "0")) == 0
     (directory / OUTCOME_FILE).unlink(missing_ok=True)
     with _terminable():
+        so_far = Outcome(ok=False)
         try:
-            outcome = _run(method, make_trainer, path, started)
+            outcome = _run(method, make_trainer, path, started, so_far)
         except (Exception, Cancelled, KeyboardInterrupt) as error:  # noqa: BLE001 - the script's boundary: typed below
             error_class, message = classify(error)
             if error_class == "crashed":
                 traceback.print_exc()
-            outcome = Outcome(ok=False, error_class=error_class, message=message)
+            outcome = Outcome(False, error_class, message, so_far.steps, metrics=so_far.metrics, notes=so_far.notes)
         if first_process:
-            outcome.write(directory, started)
+            _tell(outcome, directory, started)
     sys.stdout.write(json.dumps({"ok": outcome.ok, "error_class": outcome.error_class, "message": outcome.message}))
     sys.stdout.write("\n")
     return 0 if outcome.ok else 1
 
 
-def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: float) -> Outcome:
-    global _training
+def _tell(outcome: Outcome, directory: Path, started: float) -> None:
+    try:
+        outcome.write(directory, started)
+    except OSError as error:
+        # the exit code and the last line of output still say it; whoever reads no outcome takes the job for killed
+        sys.stderr.write(f"{directory / OUTCOME_FILE} cannot be written: {error}\n")
+
+
+def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: float, so_far: Outcome) -> Outcome:
+    """Run the job; `so_far` gets what is known of it before it ends, for an outcome that is an exception."""
     config = load(path)
     if config.method != method:
         raise ConfigError(f"{path} is a `{config.method}` config, but this is the `{method}` script.")
@@ -104,6 +124,9 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
     eval_rows = None if config.eval_data is None or config.smoke else read_jsonl(config.eval_data)
     if config.smoke:
         rows = smoke_rows(config, rows)
+    found = _checkpoint(config, directory)
+    notes = so_far.notes
+    notes += [*without_effect(config.method, config.trainer), *found.passed_over]
 
     import torch
     import transformers
@@ -111,7 +134,12 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
     transformers.set_seed(config.seed)
-    model, tokenizer = _load_model(config)
+    model, tokenizer = load_model(config)
+    if tokenizer.chat_template is None and any(_is_chat(value) for value in rows[0].values()):
+        raise ModelError(
+            f"the tokenizer of `{config.model}` has no chat template, but the rows hold chat messages. Start from a "
+            "model that has one, or give the rows as plain text."
+        )
 
     from posttrain_crew.tools.training.callbacks import JobCallback
 
@@ -119,20 +147,75 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
     deadline = None if config.max_seconds is None else time.monotonic() + config.max_seconds - (time.time() - started)
     first_process = int(os.environ.get("RANK", "0")) == 0
     metrics = directory / METRICS_FILE
-    callback = JobCallback(metrics if first_process else None, deadline, lambda: _terminated)
-    on_cpu = not torch.cuda.is_available()
-    job = Job(config, directory, _arguments(config, directory, on_cpu), model, tokenizer, rows, eval_rows, callback)
-    trainer = make_trainer(job)
-    checkpoint = last_checkpoint(directory / CHECKPOINTS) if config.resume else None
+    clock = SaveClock(None if config.smoke else config.save_seconds)
+    callback = JobCallback(metrics if first_process else None, deadline, lambda: _terminated, clock)
+    arguments = _arguments(config, directory, not torch.cuda.is_available())
+    job = Job(config, directory, arguments, model, tokenizer, rows, eval_rows, callback, adapter(config))
+    with _warnings_into(notes):
+        trainer = _made(make_trainer, job)
+    for note in notes:
+        sys.stdout.write(f"note: {note}\n")
     if first_process:
-        if checkpoint is None:
-            metrics.unlink(missing_ok=True)
-        else:
-            drop_after(metrics, int(checkpoint.name.rsplit("-", 1)[1]))
+        step = -1 if found.newest is None else step_of(found.newest)
+        _forget_after(config, metrics, -1 if step is None else step, callback)
     startup = time.time() - started
+    try:
+        outcome = _train(trainer, job, found.newest, startup)
+    except BaseException:
+        so_far.steps, so_far.metrics = int(trainer.state.global_step), _measures(callback, startup)
+        raise
+    outcome.notes = notes
+    return outcome
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
+
+
+def _checkpoint(config: TrainingConfig, directory: Path) -> Found:
+    """Where to go on from. Raises ConfigError rather than train beside what an earlier attempt left."""
+    if config.smoke:
+        return Found(None, ())
+    found = look(directory / CHECKPOINTS)
+    if found.newest is not None and not config.resume:
+        raise ConfigError(
+            f"{directory / CHECKPOINTS} holds {found.newest.name} of an earlier attempt. Set `resume: true` to go on "
+            "from it, or start in an empty folder."
+        )
+    return found
+
+
+def _made(make_trainer: Callable[[Job], Any], job: Job) -> Any:
+    try:
+        return make_trainer(job)
+    except CrewError:
+        raise
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise ConfigError(
+            f"the installed {job.config.method.upper()} trainer refuses this config or its rows: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _forget_after(config: TrainingConfig, metrics: Path, step: int, callback: JobCallback) -> None:
+    """Take back what an earlier attempt logged of the steps that come again: each step is told once."""
+    if step < 0:
+        metrics.unlink(missing_ok=True)
+    else:
+        drop_after(metrics, step)
+        callback.remember(metrics)
+    if config.resume and config.trackio_project is not None and not config.smoke:
+        run = config.run_name or metrics.parent.name
+        forget_tracked(config.trackio_project, run, step)
+        callback.refill = (config.trackio_project, run)
+
+
+def _train(trainer: Any, job: Job, checkpoint: Path | None, startup: float) -> Outcome:
+    global _training
+    config, callback = job.config, job.callback
     _training = True
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except RuntimeError as error:
         if callback.diverged:
             raise Diverged(callback.diverged) from error
@@ -141,7 +224,9 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
         _training = False
     steps = int(trainer.state.global_step)
     measured = _measures(callback, startup)
-    if callback.diverged or not _weights_are_finite(trainer.model):
+    if checkpoint is not None:
+        measured["resumed_from"] = float(step_of(checkpoint) or 0)
+    if callback.diverged or not weights_are_finite(trainer.model):
         message = callback.diverged or f"the weights are no numbers any more after step {steps}"
         return Outcome(False, "diverged", message, steps, metrics=measured)
     if _terminated:
@@ -150,9 +235,34 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
     if config.smoke:
         return Outcome(True, None, message, steps, metrics=measured)
     begin = time.monotonic()
-    _save(trainer, config, directory)
+    save_model(trainer, config, job.directory)
+    if trainer.is_world_process_zero() and job.arguments["save_strategy"] == "no":
+        shutil.rmtree(job.directory / CHECKPOINTS, ignore_errors=True)
     measured["save_s"] = time.monotonic() - begin
     return Outcome(True, None, message, steps, config.output.as_posix(), measured)
+
+
+@contextlib.contextmanager
+def _warnings_into(notes: list[str]) -> Iterator[None]:
+    """Collect what the trainer says of settings that it drops while it is made."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = " ".join(_PLACE.sub("", record.getMessage()).split())
+            if any(word in text.lower() for word in _DROPPED) and text not in notes:
+                notes.append(text[:500])
+
+    collector = Collector(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("trl", "transformers", "py.warnings")]
+    for logger in loggers:
+        logger.addHandler(collector)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger in loggers:
+            logger.removeHandler(collector)
 
 
 def _prepare_environment(config: TrainingConfig) -> None:
@@ -168,25 +278,6 @@ def _prepare_environment(config: TrainingConfig) -> None:
         os.environ["TRACKIO_DIR"] = str(config.trackio_dir.resolve())
 
 
-def _load_model(config: TrainingConfig) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": "auto"}[config.dtype]
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.model)
-        model = AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype)
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"`{config.model}` cannot be loaded as a causal language model: {error}") from error
-    except Exception as error:  # safetensors and tokenizers raise classes of their own
-        if type(error).__module__.split(".")[0] in ("safetensors", "safetensors_rust", "tokenizers", "builtins"):
-            raise ModelError(f"`{config.model}` cannot be loaded as a causal language model: {error}") from error
-        raise
-    return model, tokenizer
-
-
 def _arguments(config: TrainingConfig, directory: Path, on_cpu: bool) -> dict[str, Any]:
     """The trainer's config: crew's defaults, under the user's values, under what the job itself sets."""
     defaults: dict[str, Any] = {
@@ -199,7 +290,7 @@ def _arguments(config: TrainingConfig, directory: Path, on_cpu: bool) -> dict[st
         defaults |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
     if config.method == "grpo":
         defaults["reward_weights"] = [spec.weight for spec in config.reward]
-    arguments = {**defaults, **config.trainer}
+    arguments = {**defaults, **trainer_arguments(config)}
     tracked = config.trackio_project is not None and not config.smoke
     arguments |= {
         "output_dir": str(directory / CHECKPOINTS),
@@ -220,6 +311,8 @@ def _measures(callback: JobCallback, startup: float) -> dict[str, float]:
         "startup_s": startup,
         "seconds_per_step": callback.seconds_per_step,
         "stopped_early": float(callback.stopped_early),
+        "checkpoints": float(callback.clock.count),
+        "checkpoints_s": round(callback.clock.cost_s, 4),
         # ru_maxrss is KiB on Linux, bytes on macOS
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / 2 ** (20 if sys.platform != "darwin" else 30),
@@ -230,35 +323,6 @@ def _measures(callback: JobCallback, startup: float) -> dict[str, float]:
     if "num_tokens" in callback.last:
         measured["tokens"] = callback.last["num_tokens"]
     return measured
-
-
-def _weights_are_finite(model: Any) -> bool:
-    import torch
-
-    with torch.no_grad():
-        return all(bool(torch.isfinite(parameter.sum())) for parameter in model.parameters())
-
-
-def _save(trainer: Any, config: TrainingConfig, directory: Path) -> None:
-    """The model as a plain Hugging Face folder, with its parent's tokenizer and generation config."""
-    final = directory / config.output
-    final.parent.mkdir(parents=True, exist_ok=True)
-    # every process of a sharded run has to take part in gathering the weights, and to the same place
-    shared = final.parent / f".{final.name}.saving"
-    trainer.save_model(str(shared))
-    if not trainer.is_world_process_zero():
-        return
-    from transformers import AutoTokenizer
-
-    # loaded again: a trainer changes padding side and may change the chat template of the one it was given
-    AutoTokenizer.from_pretrained(config.model).save_pretrained(str(shared))
-    parents = Path(config.model) / "generation_config.json"
-    if parents.is_file():
-        shutil.copyfile(parents, shared / parents.name)
-    (shared / "training_args.bin").unlink(missing_ok=True)  # a pickle of local paths
-    if final.exists():
-        final.rename(Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent)) / final.name)
-    shared.rename(final)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Supervised fine-tuning of a causal language model with TRL's SFTTrainer.
 
-What it does: full fine-tuning on `prompt` + `completion` rows (loss on the completion alone) or on chats, from a config
-file, with the metrics in metrics.jsonl and trackio, checkpoints and resume where the config asks, and a typed outcome.
-Left out: LoRA, multimodal data, streaming of data sets that do not fit in memory.
+What it does: full fine-tuning, LoRA or QLoRA on `prompt` + `completion` rows (loss on the completion alone) or on
+chats, from a config file, with the metrics in metrics.jsonl and trackio, exact resume from checkpoints by the clock,
+and a typed outcome. Left out: multimodal data, streaming of data sets that do not fit in memory.
 
 On this machine (CPU or one GPU):
     python -m posttrain_crew.tools.training.sft config.yaml
@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from posttrain_crew.tools.training import session
+from posttrain_crew.tools.training.resumption import resumable
 
 __all__ = ["make_trainer"]
 
@@ -27,13 +28,14 @@ def make_trainer(job: session.Job) -> Any:
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    return SFTTrainer(
+    return resumable(SFTTrainer, job.callback)(
         model=job.model,
         args=SFTConfig(**job.arguments),
         train_dataset=Dataset.from_list([_columns(row) for row in job.rows]),
         eval_dataset=None if job.eval_rows is None else Dataset.from_list([_columns(row) for row in job.eval_rows]),
         processing_class=job.tokenizer,
         callbacks=[job.callback],
+        peft_config=job.adapter,
     )
 
 

@@ -1,7 +1,9 @@
 """The field names of the installed trainers' configs, read from their sources so that nobody has to import torch.
 
-`trl.SFTConfig` and `trl.GRPOConfig` are dataclasses over `transformers.TrainingArguments`. Importing them takes seconds
-and half a gigabyte; parsing the three files takes a tenth of a second, and is right for whichever version is installed.
+`trl.SFTConfig`, `trl.DPOConfig` and `trl.GRPOConfig` are dataclasses over `transformers.TrainingArguments`. Importing
+them takes seconds and half a gigabyte; parsing the files takes a tenth of a second, and is right for whichever version
+is installed. The fields of `trl.ModelConfig` that are about adapters stand beside them, as they do in TRL's own
+scripts.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,9 +20,35 @@ from typing import Any, Literal
 
 from posttrain_crew.errors import ConfigError
 
-__all__ = ["RESERVED", "TrainerField", "checked_value", "nearest_field", "trainer_fields"]
+__all__ = [
+    "ADAPTER_FIELDS",
+    "RESERVED",
+    "TrainerField",
+    "TrainerMethod",
+    "checked_value",
+    "nearest_field",
+    "trainer_fields",
+]
 
-TrainerMethod = Literal["sft", "grpo"]
+TrainerMethod = Literal["sft", "dpo", "grpo"]
+
+ADAPTER_FIELDS = (
+    "use_peft",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "lora_target_parameters",
+    "lora_modules_to_save",
+    "use_rslora",
+    "use_dora",
+    "load_in_4bit",
+    "load_in_8bit",
+    "bnb_4bit_quant_type",
+    "use_bnb_nested_quant",
+    "bnb_4bit_quant_storage",
+)
+"""The fields of `trl.ModelConfig` that a job takes; the others it sets itself (`model`, `dtype`)."""
 
 RESERVED: dict[str, str] = {
     "output_dir": "crew places checkpoints in the job's directory",
@@ -36,6 +65,8 @@ RESERVED: dict[str, str] = {
     "resume_from_checkpoint": "use the job-level key `resume`",
     "logging_nan_inf_filter": "crew keeps NaN visible, because the watch rules need it",
     "model_init_kwargs": "use the job-level keys `model` and `dtype`",
+    "ignore_data_skip": "a resumed job has to see the rows that it has not seen yet",
+    "save_only_model": "a checkpoint without optimizer and random state cannot be resumed",
 }
 """Fields that the job sets itself, with what to do instead."""
 
@@ -55,19 +86,27 @@ _OTHER_NAMES = {
     "no_cuda": "use_cpu",
     "warmup_ratio": "warmup_steps",
     "grad_accum": "gradient_accumulation_steps",
+    "r": "lora_r",
+    "lora_rank": "lora_r",
+    "rank": "lora_r",
+    "target_modules": "lora_target_modules",
+    "lora": "use_peft",
+    "qlora": "load_in_4bit",
+    "dpo_beta": "beta",
+    "dpo_loss_type": "loss_type",
+    "max_prompt_length": "max_length",
 }
-_FILES: dict[TrainerMethod, tuple[tuple[str, str, str], ...]] = {
-    "sft": (
-        ("transformers", "training_args.py", "TrainingArguments"),
-        ("trl", "trainer/base_config.py", "_BaseConfig"),
-        ("trl", "trainer/sft_config.py", "SFTConfig"),
-    ),
-    "grpo": (
-        ("transformers", "training_args.py", "TrainingArguments"),
-        ("trl", "trainer/base_config.py", "_BaseConfig"),
-        ("trl", "trainer/grpo_config.py", "GRPOConfig"),
-    ),
+_BASES = (
+    ("transformers", "training_args.py", "TrainingArguments"),
+    ("trl", "trainer/base_config.py", "_BaseConfig"),
+)
+_OWN: dict[TrainerMethod, tuple[str, str, str]] = {
+    "sft": ("trl", "trainer/sft_config.py", "SFTConfig"),
+    "dpo": ("trl", "trainer/dpo_config.py", "DPOConfig"),
+    "grpo": ("trl", "trainer/grpo_config.py", "GRPOConfig"),
 }
+_MODEL = ("trl", "trainer/model_config.py", "ModelConfig")
+_QUOTED = re.compile(r"'(\w+)'")
 
 
 @dataclass(frozen=True)
@@ -79,6 +118,8 @@ class TrainerField:
     """As the source has it, for example `int | None`."""
     default: Any
     """None where the source computes it."""
+    choices: tuple[str, ...] = ()
+    """Values that the source names, for the fields whose help says that no others are known."""
 
 
 @cache
@@ -89,8 +130,10 @@ def trainer_fields(method: TrainerMethod) -> dict[str, TrainerField]:
         ConfigError: trl or transformers is not installed, or is laid out in a way that this cannot read.
     """
     fields: dict[str, TrainerField] = {}
-    for package, path, name in _FILES[method]:
+    for package, path, name in (*_BASES, _OWN[method]):
         fields.update((field.name, field) for field in _fields_of(package, path, name))
+    adapter = (field for field in _fields_of(*_MODEL) if field.name in ADAPTER_FIELDS)
+    fields.update((field.name, field) for field in adapter)
     return fields
 
 
@@ -155,17 +198,33 @@ def _fields_of(package: str, path: str, class_name: str) -> Iterator[TrainerFiel
                 if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
                     annotation = ast.unparse(item.annotation)
                     if not annotation.startswith("ClassVar"):
-                        yield TrainerField(item.target.id, annotation, _default(item.value))
+                        yield TrainerField(item.target.id, annotation, _default(item.value), _choices(item.value))
             return
     raise ConfigError(f"{source} has no class `{class_name}`: this version of `{package}` is not supported.")
 
 
 def _default(value: ast.expr | None) -> Any:
     if isinstance(value, ast.Call):
-        value = next((keyword.value for keyword in value.keywords if keyword.arg == "default"), None)
+        keywords = {keyword.arg: keyword.value for keyword in value.keywords}
+        factory = keywords.get("default_factory")
+        value = factory.body if isinstance(factory, ast.Lambda) else keywords.get("default")
     if value is None:
         return None
     try:
         return ast.literal_eval(value)
     except ValueError:
         return None
+
+
+def _choices(value: ast.expr | None) -> tuple[str, ...]:
+    """What the help of a field lists after "Possible values are" or "Supported values are"; () where it does not."""
+    if not isinstance(value, ast.Call):
+        return ()
+    metadata = next((keyword.value for keyword in value.keywords if keyword.arg == "metadata"), None)
+    try:
+        text = ast.literal_eval(metadata)["help"] if metadata is not None else ""
+    except (ValueError, KeyError, TypeError):
+        return ()
+    found = re.search(r"(?:Possible|Supported) values are:?([^.]*)", str(text))
+    names = _QUOTED.findall(found[1]) if found else []
+    return tuple(names) if len(names) > 1 else ()

@@ -1,7 +1,9 @@
 """How well recipes are read from the fixture papers: precision and recall of fields, by paper and all together.
 
-A field is one of: method, base model, each dataset, each hyper-parameter, GPU, GPU count, hours, each score (before and after
-count as two). Recipes are paired with the true ones so that most fields agree; what is paired with nothing is all wrong.
+A field is one of: method, base model, each dataset, each hyper-parameter, GPU, GPU count, hours, each score (before
+and after
+count as two). Recipes are paired with the true ones so that most fields agree; what is paired with nothing is all
+wrong.
 
     python -m tests.literature.extraction.table [--wrong] [2609.90001 ...]
 """
@@ -138,7 +140,8 @@ def table(counts: dict[str, Count]) -> str:
     rows += [("all", sum(counts.values(), Count()))]
     for title, one in rows:
         lines.append(
-            f"{title:14} {one.right:5} {len(one.wrong):5} {len(one.missed):6} {_share(one.right, len(one.wrong))} {_share(one.right, len(one.missed))[3:]}"
+            f"{title:14} {one.right:5} {len(one.wrong):5} {len(one.missed):6} "
+            f"{_share(one.right, len(one.wrong))} {_share(one.right, len(one.missed))[3:]}"
         )
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ from posttrain_crew.tools.literature.reading.plain import plain, sentences
         ("$10^{-4}$", "1e-4"),
         ("1E-5", "1e-5"),
         ("1,024 tokens", "1024 tokens"),
-        ("$\\mathbf{72.4\\pm 0.7}$", "72.4± 0.7"),
+        ("$\\mathbf{72.4\\pm 0.7}$", "72.4±0.7"),
         ("$\\epsilon_{\\mathrm{high}}=0.28$", "ε_high=0.28"),
         ("three epochs", "3 epochs"),
         ("10,000 items of 1, 2 and 3", "10000 items of 1, 2 and 3"),
@@ -38,7 +38,8 @@ def test_tex_becomes_text(text: str, flat: str) -> None:
         ("16 rollouts per prompt with a maximum response length of 4k tokens", {"num_generations": 16,
          "max_completion_length": 4000}),
         ("The learning rates 1e-6, 5e-6 and 1e-5 were tried.", {}),
-        ("a KL coefficient of 0.04 and clipping range 0.2 for 500 steps", {"beta": 0.04, "epsilon": 0.2, "max_steps": 500}),
+        ("a KL coefficient of 0.04 and clipping range 0.2 for "
+         "500 steps", {"beta": 0.04, "epsilon": 0.2, "max_steps": 500}),
         ("In 2024 we had 3 GPUs and 8 ideas of rank.", {}),
     ],
 )  # fmt: skip

@@ -17,8 +17,10 @@ from posttrain_crew.tools.literature.extraction.verify import verify
 from posttrain_crew.tools.literature.reading.document import Document
 from tests.literature.extraction.table import document, papers
 
-SAYS = "We train for three epochs with AdamW and a learning rate of $2\\times 10^{-5}$ that follows a cosine schedule after "
-SENTENCE = SAYS + "a warmup over 3% of the steps."
+SENTENCE = (
+    "We train for three epochs with AdamW and a learning rate of $2\\times 10^{-5}$ that follows a cosine schedule "
+    "after a warmup over 3% of the steps."
+)
 
 
 def answer(**changes: Any) -> str:
@@ -33,7 +35,8 @@ def answer(**changes: Any) -> str:
         "base_model": {
             "value": "Qwen/Qwen3-1.7B-Base",
             "section": "[S4]",
-            "quote": "We start from Qwen/Qwen3-1.7B-Base and fine-tune all weights with the usual next-token loss on the "
+            "quote": "We start from Qwen/Qwen3-1.7B-Base and fine-tune all weights with the usual next-token "
+            "loss on the "
             "answer turn only,",
         },
         "hyperparameters": {

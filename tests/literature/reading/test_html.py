@@ -116,7 +116,8 @@ def test_scripts_styles_comments_and_hidden_text_are_dropped() -> None:
 def test_footnotes_and_run_in_heads_are_kept() -> None:
     page = (
         HEAD + b"<p class=ltx_p><span class='ltx_text ltx_font_bold'>Data.</span> We use it.<span class='ltx_note'>"
-        b"<sup class=ltx_note_mark>1</sup><span class=ltx_note_outer><span class=ltx_note_content>Batch size 8.</span></span>"
+        b"<sup class=ltx_note_mark>1</sup><span class=ltx_note_outer><span class=ltx_note_content>Batch size "
+        b"8.</span></span>"
         b"</span> Then more.</p></section></article></html>"
     )
     first, second = parse_html(page, "x").section("S1").paragraphs

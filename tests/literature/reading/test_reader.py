@@ -1,4 +1,5 @@
-"""The reader takes the first place that has the text, tells what it tried, and never takes an outage for "not there"."""
+"""The reader takes the first place that has the text, tells what it tried, and never takes an outage for "not
+there"."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def test_html_and_markdown_give_the_same_recipes(reader: PaperReader, world: Loo
 
 
 def test_not_found_is_only_said_when_every_place_says_so(reader: PaperReader, world: Loopback) -> None:
-    with pytest.raises(NotFoundError, match="arxiv-html: .*ar5iv: .*hf-markdown: .*pdf: "):
+    with pytest.raises(NotFoundError, match=r"arxiv-html: .*ar5iv: .*hf-markdown: .*pdf: "):
         reader.read("2609.99999")
     assert {request[1].split("/")[1] for request in world.requests} == {"arxiv", "ar5iv", "papers"}
 

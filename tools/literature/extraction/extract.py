@@ -1,4 +1,5 @@
-"""Recipes of a paper without an LLM: settings from prose and tables, sorted to the methods and models that were trained.
+"""Recipes of a paper without an LLM: settings from prose and tables, sorted to the methods and models that were
+trained.
 
 What cannot be sorted to one recipe is left out: a setting that is missing costs less than one of another paper.
 """
@@ -55,7 +56,8 @@ _ONLY_FOR: dict[str, frozenset[TrainingMethod]] = {
 _TELLING = frozenset({"num_generations", "epsilon", "epsilon_high"})
 """Fields that nobody states but of reinforcement learning."""
 _TRAINS = re.compile(
-    r"\bstart|\binitiali[sz]|fine-?tun|\badapt|\btun(?:e|ed|ing)\b|\btrain|base model|\bpolicy\b|\bbegin|backbone|restrict"
+    r"\bstart|\binitiali[sz]|fine-?tun|\badapt|\btun(?:e|ed|ing)\b|\btrain|base model|\bpolicy\b|\bbegin"
+    r"|backbone|restrict"
     r"|\bModel\b|\bstages? on\b|\battach",
     re.IGNORECASE,
 )
@@ -68,7 +70,8 @@ _NOT_TRAINED_ON = re.compile(
     r"\bevaluat|held[- ]out|\btest (?:set|split|question)|benchmark|decontaminat", re.IGNORECASE
 )
 _CORPUS = re.compile(
-    r"\b(?:training )?(?:data|examples|items|questions|problems)\b[^.;]{0,50}?\b(?:comes?|come|taken|drawn|are|is)\b[^.;]{0,20}?"
+    r"\b(?:training )?(?:data|examples|items|questions|problems)\b[^.;]{0,50}?\b(?:comes?|come|taken|drawn|are"
+    r"|is)\b[^.;]{0,20}?"
     r"\bfrom (?:the )?(?P<name>[^.;,]{3,80}?) (?:of|by) (?=[A-Z])"
 )
 _MOST_EVIDENCE = 4000
@@ -173,9 +176,7 @@ def _scope(
     document: Document, one: Said, clause: str, methods: tuple[TrainingMethod, ...]
 ) -> frozenset[TrainingMethod] | None:
     around = [up.title for up in document.ancestors(one.section)]
-    texts = [table.caption for table in one.section.tables] if one.caption else [p.text for p in one.section.paragraphs]
-    paragraph = next((text for text in texts if one.raw in text), "")
-    return scope_of([clause, one.plain, one.head, paragraph, one.section.title, *around], methods)
+    return scope_of([clause, one.plain, one.head, one.paragraph, one.section.title, *around], methods)
 
 
 def _base_models(document: Document, sentences: Sequence[Said]) -> list[str]:
@@ -216,7 +217,9 @@ def _models_with_settings_of_their_own(readings: Iterable[_Reading], models: Seq
 
 def _wanted(methods: tuple[TrainingMethod, ...], models: Sequence[str]) -> list[Wanted]:
     last = methods[-1] if "sft" in methods else None
-    return [Wanted(method, model, last is None or method == last) for method in methods for model in (models or [None])]
+    return [
+        Wanted(method, model, last is None or method == last) for method in methods for model in (models or (None,))
+    ]
 
 
 def _recipe(

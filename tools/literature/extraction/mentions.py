@@ -14,7 +14,9 @@ _FAMILIES = (
     "Qwen|Llama|Mistral|Mixtral|Ministral|Gemma|SmolLM|Phi|DeepSeek|OLMo|Pythia|Falcon|GPT|TinyLlama|StableLM|Yi|InternLM"
     "|MiniCPM|Granite|Nemotron|Baichuan|ChatGLM|GLM|BLOOM|OPT|MPT|RWKV|Mamba|Cerebras|LFM|Apertus|EXAONE|Command"
 )
-_MODEL = re.compile(rf"(?<![\w/.-])(?:[A-Za-z0-9][\w.-]*/)?(?:{_FAMILIES})[\w.-]*\d[\w.-]*", re.IGNORECASE)
+_MODEL = re.compile(
+    rf"(?<![\w/.-])(?:[A-Za-z0-9][\w.-]{{0,40}}/)?(?:{_FAMILIES})[\w.-]{{0,40}}\d[\w.-]{{0,60}}", re.IGNORECASE
+)
 _SIZE = re.compile(r"(?:^|[-_])\d+(?:\.\d+)?[bBmM](?:$|[-_])")
 _FAMILY_START = re.compile(rf"^(?:{_FAMILIES})[-\d._]", re.IGNORECASE)
 _HUB_ID = re.compile(r"(?<![\w/:.@\\-])[A-Za-z0-9][\w.-]{0,38}/[A-Za-z0-9][\w.-]{1,94}(?![\w/])")
@@ -47,8 +49,10 @@ _NO_OWNER = frozenset(
     ]
 )
 _KNOWN_BENCHMARK = re.compile(
-    r"(?<![\w/-])(?:GSM8K|GSM-?Hard|MATH(?:-?500)?|MMLU(?:-Pro|-Redux)?|ARC(?:-Challenge|-Easy|-C|-E)|SciQ|GPQA(?:[ -]Diamond)?"
-    r"|AIME(?: ?20\d\d)?|AMC(?: ?20\d\d)?|IFEval|AlpacaEval(?: 2(?:\.0)?)?|MT-?Bench|Arena-?Hard|SVAMP|MAWPS|HumanEval\+?|MBPP\+?"
+    r"(?<![\w/-])(?:GSM8K|GSM-?Hard|MATH(?:-?500)?|MMLU(?:-Pro|-Redux)?|ARC(?:-Challenge|-Easy|-C|-E)|SciQ"
+    r"|GPQA(?:[ -]Diamond)?"
+    r"|AIME(?: ?20\d\d)?|AMC(?: ?20\d\d)?|IFEval|AlpacaEval(?: 2(?:\.0)?)?|MT-?Bench|Arena-?Hard|SVAMP|MAWPS"
+    r"|HumanEval\+?|MBPP\+?"
     r"|BBH|HellaSwag|OpenBookQA|TruthfulQA|LiveCodeBench|WinoGrande|BoolQ|PIQA|DROP|MGSM|OlympiadBench|Minerva|CommonsenseQA"
     r"|StrategyQA|MedQA|PubMedQA|MedMCQA|LegalBench|RACE|TriviaQA|NaturalQuestions|SQuAD|XNLI|FLORES)(?![\w/])",
     re.IGNORECASE,
@@ -56,10 +60,11 @@ _KNOWN_BENCHMARK = re.compile(
 _NAMELIKE = re.compile(r"(?<![\w/-])[A-Z][a-z]*(?:[A-Z][\w]*|-?[A-Z]{2,}\w*)(?:-[A-Z0-9]\w*)*(?: 20\d\d)?(?![\w/])")
 _BENCH_WORD = re.compile(r"bench|eval|qa|quad|math|arc|exam|quiz|test|safe|logic|puzzle|code|gsm", re.IGNORECASE)
 _GPU = (
-    r"(?P<gpu>(?:RTX |GTX |Tesla |Quadro )?(?:A100|H100|H200|H800|A800|B200|GH200|A6000|A5000|A40|A10G?|V100|T4|L40S?|L4|P100"
+    r"(?P<gpu>(?:RTX |GTX |Tesla |Quadro )?(?:A100|H100|H200|H800|A800|B200|GH200|A6000|A5000|A40|A10G?|V100|T4"
+    r"|L40S?|L4|P100"
     r"|MI\d{3}X?|5090|4090|3090|2080 ?Ti))(?![\d])(?:[- ]?(?:SXM\d?|PCIe))?(?:[- ]?\(?(?P<memory>\d{2,3})\s?GB\)?)?"
 )
-_MACHINE = re.compile(rf"(?:(?P<count>\d{{1,5}})\s*[×x]?\s*)?(?:NVIDIA )?(?<![\w]){_GPU}", re.IGNORECASE)
+_MACHINE = re.compile(rf"(?:(?P<count>\d{{1,5}})\s*[×x]?\s*|(?<!\w))(?:NVIDIA )?{_GPU}", re.IGNORECASE)
 _MACHINE_TIMES = re.compile(rf"(?:NVIDIA )?{_GPU}\s*[×x]\s*(?P<count>\d{{1,5}})", re.IGNORECASE)
 _GPUS_ONLY = re.compile(r"(?<![\d.e-])(?P<count>\d{1,5}) GPUs?\b")
 _TIME = re.compile(r"(?<![\w.])(?P<time>\d+(?:\.\d+)?)[ -](?P<unit>hours?|minutes?|days?)\b", re.IGNORECASE)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from posttrain_crew.tools.literature.extraction.recipe import HyperValue
 
 __all__ = ["WORDS_OF", "Hyper", "HyperSpec", "label_spec", "read_cell", "read_prose"]
 
-_N = r"(?P<v>\d+(?:\.\d+)?(?:e-?\d+)?)"
+# all repeats are bounded, and a number is only read from its first digit: a hostile text must not make this slow
+_N = r"(?<![\d.])(?P<v>\d{1,12}(?:\.\d{1,12})?(?:e-?\d{1,3})?)"
 _LINK = (
-    r"(?:\s*\([^()\d]{0,30}\))?[\s=:]*"
-    r"(?:(?:is|was|are|were|of|at|to|set|fixed|kept|constant|equal|a|the|value|over|for|with|uses?|holds?|has|=|:)[\s=:]+)*"
+    r"(?:\s?\([^()\d]{0,30}\))?[\s=:]{0,4}"
+    r"(?:(?:is|was|are|were|of|at|to|set|fixed|kept|constant|equal|a|the|value|over|for|with|uses?|holds?|has)\b[\s=:]{1,4}){0,5}"
 )
 _TOKENS = r"\s?(?P<k>k\b)?(?:[- ]tokens?)?"
 _SCHEDULES = {
@@ -61,8 +63,10 @@ SPECS: tuple[HyperSpec, ...] = (
         "warmup_steps",
         r"warm-?\s?up",
         (
-            rf"{_N}\s?(?P<u>%|steps)?\s*(?:of (?:the |all )?(?:training |total )?steps )?(?:of )?(?:linear )?warm-?\s?up(?P<u2> steps)?",
-            rf"warm-?\s?up(?: (?:ratio|steps?|period|phase|fraction|over|for|during|the first)){{0,3}}{_LINK}{_N}\s?(?P<u>%|steps)?",
+            rf"{_N}\s?(?P<u>%|steps)?\s*(?:of (?:the |all )?(?:training "
+            rf"|total )?steps )?(?:of )?(?:linear )?warm-?\s?up(?P<u2> steps)?",
+            rf"warm-?\s?up(?: (?:ratio|steps?|period|phase|fraction|over|for|during"
+            rf"|the first)){{0,3}}{_LINK}{_N}\s?(?P<u>%|steps)?",
         ),
         0.0, 100_000, unit="steps",
     ),
@@ -90,7 +94,8 @@ SPECS: tuple[HyperSpec, ...] = (
         "max_grad_norm",
         r"(?:grad\w*|norm)[ -](?:norm )?(?:clip|norm)|clip\w*[ -](?:grad|norm)|max\w*\.? grad",
         (
-            rf"gradients?(?: (?:are|were|is|norms?))*[- ]clip\w*(?: (?:at|to|of|by|a|the|global|maximum|norm))*{_LINK}{_N}",
+            rf"gradients?(?: (?:are|were|is|norms?))*[- ]clip\w*(?: (?:at|to|of|by|a|the|global|maximum"
+            rf"|norm))*{_LINK}{_N}",
             rf"(?:max\w* )?grad\w* norm{_LINK}{_N}",
             rf"clip\w* (?:the )?gradients?(?: norm)?(?: (?:at|to|of|by|a|the|global|maximum|norm))*{_LINK}{_N}",
         ),
@@ -121,16 +126,20 @@ SPECS: tuple[HyperSpec, ...] = (
         r"batch|prompts (?:per|in|a) (?:step|update)|(?:questions|sequences|samples) per (?:step|update)",
         (
             rf"\bbatch(?:es)?(?:[- ]sizes?)?(?: of)?{_LINK}{_N}(?! (?:per|on|for) )",
-            rf"{_N} (?P<what>prompts|questions|sequences|examples|samples|pairs|problems) (?:per|in each|in a|in every) (?:batch|step|update)",
-            rf"(?:step|update|batch) (?:uses|holds|has|takes|sees|contains) {_N} (?P<what>prompts|questions|sequences|examples|pairs|problems)",
+            rf"{_N} (?P<what>prompts|questions|sequences|examples|samples|pairs|problems) (?:per|in each|in a"
+            rf"|in every) (?:batch|step|update)",
+            rf"(?:step|update|batch) (?:uses|holds|has|takes|sees|contains) {_N} (?P<what>prompts|questions"
+            rf"|sequences|examples|pairs|problems)",
         ),
         1, 1e6, True, "sequences",
     ),
     HyperSpec(
         "num_generations",
-        r"group size|(?:rollouts|samples|completions|generations|responses|outputs|answers) (?:per|for each|/)|^g$|num\w* (?:generations|rollouts)",
+        r"group size|(?:rollouts|samples|completions|generations|responses|outputs|answers) (?:per|for each|/)"
+        r"|^g$|num\w* (?:generations|rollouts)",
         (
-            rf"{_N} (?:rollouts|completions|samples|responses|outputs|generations|answers|candidates) (?:per|for each|for every) (?:prompt|question|problem|query|group)",
+            rf"{_N} (?:rollouts|completions|samples|responses|outputs|generations|answers|candidates) (?:per"
+            rf"|for each|for every) (?:prompt|question|problem|query|group)",
             rf"group(?:s)?(?: size)?(?: G)?{_LINK}{_N}",
             rf"\bG ?= ?{_N}",
         ),
@@ -138,9 +147,12 @@ SPECS: tuple[HyperSpec, ...] = (
     ),
     HyperSpec(
         "max_completion_length",
-        r"(?:completion|response|output|generation|rollout|answer).*(?:length|tokens)|new tokens|(?:length|tokens).*(?:completion|response|output|generation|rollout)",
+        r"(?:completion|response|output|generation|rollout|answer).*(?:length|tokens)|new tokens|(?:length"
+        r"|tokens).*(?:completion|response|output|generation|rollout)",
         (
-            rf"(?:completions?|responses?|rollouts?|outputs?|generations?|sampled)\b(?:[^.;]|\.(?=\d)){{0,80}}?(?:up to|at most|limited to|maximum(?: length)?(?: of)?|truncated (?:at|to)) {_N}\s?(?P<k>k\b)?\s?tokens",
+            rf"(?:completions?|responses?|rollouts?|outputs?|generations?|sampled)\b(?:[^.;]"
+            rf"|\.(?=\d)){{0,80}}?(?:up to|at most|limited to|maximum(?: length)?(?: of)?|truncated (?:at"
+            rf"|to)) {_N}\s?(?P<k>k\b)?\s?tokens",
             rf"(?:completion|response|output|generation|rollout) length{_LINK}{_N}{_TOKENS}",
             rf"(?:up to|at most) {_N}\s?(?P<k>k\b)? (?:new|completion|response|output) tokens",
         ),
@@ -148,10 +160,12 @@ SPECS: tuple[HyperSpec, ...] = (
     ),
     HyperSpec(
         "max_length",
-        r"(?:sequence|context|max\w*\.?|total|input)\s?(?:sequence |context |seq )?(?:length|len\b|window|tokens)|^(?:context|cut-?off|sequence length)",
+        r"(?:sequence|context|max\w*\.?|total|input)\s?(?:sequence |context |seq )?(?:length|len\b|window"
+        r"|tokens)|^(?:context|cut-?off|sequence length)",
         (
             rf"(?:max\w*\.? |sequence |context )+(?:length|window|size){_LINK}{_N}{_TOKENS}",
-            rf"(?:sequences?|examples?|conversations?|inputs?) (?:are |were )?(?:cut|truncated|packed|limited)(?: (?:at|to|after|off))+ {_N}{_TOKENS}",
+            rf"(?:sequences?|examples?|conversations?|inputs?) (?:are |were )?(?:cut|truncated|packed"
+            rf"|limited)(?: (?:at|to|after|off))+ {_N}{_TOKENS}",
             rf"(?:sequences?|examples?|conversations?) of (?:at most|up to) {_N}{_TOKENS}",
             rf"(?:at most|up to) {_N}\s?(?P<k>k\b)? tokens per (?:sequence|example|conversation)",
         ),
@@ -166,7 +180,8 @@ SPECS: tuple[HyperSpec, ...] = (
     ),
     HyperSpec(
         "max_steps",
-        r"^(?:total |max\w*\.? |number of |num\w*\.? )?(?:training |optimi[sz]\w+ |gradient |update |policy |rl )*(?:steps|updates|iterations)$",
+        r"^(?:total |max\w*\.? |number of |num\w*\.? )?(?:training |optimi[sz]\w+ |gradient |update |policy "
+        r"|rl )*(?:steps|updates|iterations)$",
         (
             rf"{_N} (?:training |optimi[sz]er |gradient |update |optimi[sz]ation |policy )?(?:steps|updates)\b",
         ),
@@ -266,7 +281,8 @@ def plain_lower(text: str) -> str:
     return text.lower()
 
 
-def read_prose(sentence: str) -> list[Hyper]:
+@lru_cache(maxsize=8192)
+def read_prose(sentence: str) -> tuple[Hyper, ...]:
     """All settings of one sentence that went through `plain`. A number is read once, by the first name that fits."""
     found: list[Hyper] = []
     taken: list[tuple[int, int]] = []
@@ -291,7 +307,7 @@ def read_prose(sentence: str) -> list[Hyper]:
                     read = _checked(spec, value, percent, False, groups.get("what"))
                 found.extend(Hyper(one.field, one.value, one.unit, start) for one in read)
                 taken.append((start, end))
-    return sorted(found, key=lambda one: one.start)
+    return tuple(sorted(found, key=lambda one: one.start))
 
 
 def _is_grid(sentence: str, end: int) -> bool:
@@ -349,4 +365,5 @@ WORDS_OF: dict[str, str] = {
     "mask_truncated_completions": r"mask|truncat",
     "scale_rewards": r"normali|scal|standard deviation",
 }
-"""Field -> words of which at least one must stand where a field's value is cited. Every name of FIELDS has its words."""
+"""Field -> words of which at least one must stand where a field's value is cited. Every name of FIELDS has its
+words."""

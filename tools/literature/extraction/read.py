@@ -1,4 +1,5 @@
-"""The one way to a paper's recipes: by an LLM where there is one, by rules where there is none, verified in both cases."""
+"""The one way to a paper's recipes: by an LLM where there is one, by rules where there is none, verified in both
+cases."""
 
 from __future__ import annotations
 

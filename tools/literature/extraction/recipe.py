@@ -26,7 +26,8 @@ TrainingMethod = Literal["sft", "dpo", "grpo", "ppo", "rloo", "kto", "orpo"]
 METHODS: tuple[TrainingMethod, ...] = ("sft", "dpo", "grpo", "ppo", "rloo", "kto", "orpo")
 
 FIELDS: frozenset[str] = TRL_FIELDS | {"effective_batch_size"}
-"""Names that hyper-parameters may have: TRL's, and the batch of one optimiser step over all devices, which papers state and
+"""Names that hyper-parameters may have: TRL's, and the batch of one optimiser step over all devices, which papers
+state and
 TRL has no field for. `warmup_steps` below 1 is a share of all steps, as in transformers 5."""
 
 HyperValue = bool | int | float | str

@@ -1,7 +1,10 @@
-"""What a sentence, a heading or a column speaks of: which training method, and whether it is the paper's own final choice.
+"""What a sentence, a heading or a column speaks of: which training method, and whether it is the paper's own final
+choice.
 
-Papers state the settings of others, of baselines, of sweeps and of evaluations in the same words as their own. A sentence
-counts as own only when nothing speaks against it: the aim is precision, and a setting that is missed is told as missing.
+Papers state the settings of others, of baselines, of sweeps and of evaluations in the same words as their own. A
+sentence
+counts as own only when nothing speaks against it: the aim is precision, and a setting that is missed is told as
+missing.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from posttrain_crew.tools.literature.extraction.recipe import METHODS, TrainingMethod
 from posttrain_crew.tools.literature.reading.document import Document, Section, Table
@@ -50,10 +54,13 @@ _CITED = re.compile(
 _FIRST_PERSON = re.compile(r"\b(?:we|our|ours|us)\b", re.IGNORECASE)
 _OTHERS = re.compile(r"^(?:They|Their|These authors|Its authors|Others|Prior|Previous|Earlier|In contrast)\b")
 _VARIATION = re.compile(
-    r"\bablat|\bsweep|\bgrid\b|\bvar(?:y|ied|ying)\b|\btr(?:y|ied)\b|\bsearch(?:ed)? (?:over|for|in|the)|\bdoubl(?:e|ing)\b"
+    r"\bablat|\bsweep|\bgrid\b|\bvar(?:y|ied|ying)\b|\btr(?:y|ied)\b|\bsearch(?:ed)? (?:over|for|in|the)"
+    r"|\bdoubl(?:e|ing)\b"
     r"|\bhalv|\brais(?:e|ed|ing)\b|\blower(?:ing|ed|s)?\b|\bincreas|\breduc(?:e|ing)|\binstead of\b|\brather than\b"
-    r"|\bwithout\b|\bdiverg|\bcollaps|\bnot help|\bpoints?\b|\bworse\b|\bbetter\b|\bcosts?\b|\bgain(?:s|ed)?\b|\bhurts?\b"
-    r"|\bstay(?:s|ed)\b|\bfalls?\b|\bfell\b|\bvariants?\b|\bbaselines?\b|\bwould\b|\bif we\b|\bunlike\b|\bcompared to\b",
+    r"|\bwithout\b|\bdiverg|\bcollaps|\bnot help|\bpoints?\b|\bworse\b|\bbetter\b|\bcosts?\b|\bgain(?:s|ed)?\b"
+    r"|\bhurts?\b"
+    r"|\bstay(?:s|ed)\b|\bfalls?\b|\bfell\b|\bvariants?\b|\bbaselines?\b|\bwould\b|\bif we\b|\bunlike\b"
+    r"|\bcompared to\b",
     re.IGNORECASE,
 )
 _CHOSEN = re.compile(
@@ -80,6 +87,10 @@ _ALL = re.compile(
 )
 
 
+_MOST_CHARACTERS = 1500
+_MOST_SENTENCES = 8_000
+
+
 @dataclass(frozen=True)
 class Said:
     """A sentence in its place."""
@@ -94,10 +105,16 @@ class Said:
     cited: bool
     """It speaks of others' work."""
     caption: bool = False
+    paragraph: str = ""
+    """The start of what it stands in."""
 
 
 def said(document: Document) -> Iterator[Said]:
-    """Every sentence of the paper, captions included, bibliography left out."""
+    """Every sentence of the paper, captions included, bibliography left out; of a huge text the first 8,000."""
+    return islice(_said(document), _MOST_SENTENCES)
+
+
+def _said(document: Document) -> Iterator[Said]:
     for section in document.sections:
         if section.kind == "bibliography":
             continue
@@ -112,12 +129,14 @@ def said(document: Document) -> Iterator[Said]:
 def _sentences(section: Section, text: str, head: str, own_place: bool, caption: bool) -> Iterator[Said]:
     others = False
     for raw in sentences(text):
+        # a text without full stops is no prose; its start is enough, and the patterns stay quick
+        raw = raw[:_MOST_CHARACTERS]
         flat = plain(raw)
         others = bool(_OTHERS.match(flat)) and (others or bool(_CITED.search(raw)))
         cited = others or cites_others(raw)
         moved = _VARIATION.search(flat) and not _CHOSEN.search(flat)
         own = own_place and not cited and not moved and not _MEASURING.search(flat)
-        yield Said(section, raw, flat, head, own, cited, caption)
+        yield Said(section, raw, flat, head, own, cited, caption, text[:_MOST_CHARACTERS])
         others = cited
 
 

@@ -1,6 +1,7 @@
 """Scores before and after training, from tables of results and from sentences such as "rises from 54.6 to 71.3".
 
-A table gives a result when a row (or column) is the untrained model and another is the paper's own: rows that cite others,
+A table gives a result when a row (or column) is the untrained model and another is the paper's own: rows that cite
+others,
 baselines and partial variants are left out.
 """
 
@@ -122,12 +123,11 @@ def _read(table: Table, section: Section, wanted: Sequence[Wanted], turned: bool
     if not columns or not rows:
         return
     for want in wanted:
+        after, before = _pick_after(rows, want, wanted), _pick_before(rows, want, wanted)
+        if after is None or after is before:
+            continue
         for column in columns:
             if not _same_model(column.parts, want, wanted):
-                continue
-            after = _pick_after(rows, want, wanted)
-            before = _pick_before(rows, want, wanted)
-            if after is None or after is before:
                 continue
             value = _number(after[1], column.at)
             if value is None:

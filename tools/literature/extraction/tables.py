@@ -1,4 +1,5 @@
-"""Settings from tables of hyper-parameters: one column of values, one for each stage or model, or pairs side by side."""
+"""Settings from tables of hyper-parameters: one column of values, one for each stage or model, or pairs side by
+side."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Technique tags of a paper that nobody tagged by hand, so that recipe rules can use it as evidence.
 
-A tag holds when title or abstract name it, or when at least two of the paper's own sentences do. Sentences on others' work
+A tag holds when title or abstract name it, or when at least two of the paper's own sentences do. Sentences on
+others' work
 give none. The words are those of `vocabulary.TECHNIQUES`.
 """
 
@@ -17,11 +18,14 @@ __all__ = ["methods_of", "techniques_in"]
 _WORDS: dict[str, str] = {
     "sft": r"\bSFT\b|supervised (?:fine-?tun|stage|start|warm)|\bfine-?tun(?:e|ed|ing)\b|instruction[- ]tun",
     "instruction-tuning": r"instruction[- ](?:tun|data|set|follow)",
-    "chain-of-thought": r"chain[- ]of[- ]thought|\bCoT\b|worked solutions?|reasoning (?:steps|traces|chains)|step[- ]by[- ]step"
+    "chain-of-thought": r"chain[- ]of[- ]thought|\bCoT\b|worked solutions?|reasoning (?:steps|traces|chains)"
+    r"|step[- ]by[- ]step"
     r"|intermediate steps|write the steps",
-    "distillation": r"distill(?:ation|ed|ing)? (?:from|of|into|a)|teacher(?:'s)? (?:model|outputs|solutions)|stronger (?:model|teacher)",
+    "distillation": r"distill(?:ation|ed|ing)? (?:from|of|into|a)|teacher(?:'s)? (?:model|outputs|solutions)"
+    r"|stronger (?:model|teacher)",
     "rejection-sampling": r"rejection sampling|keep (?:the |those that are )?(?:right|correct)|best-of-n fine",
-    "self-training": r"self-(?:train|taught|improv|generat)|own (?:correct |verified |right )?(?:samples|solutions|outputs)",
+    "self-training": r"self-(?:train|taught|improv|generat)|own (?:correct |verified |right )?(?:samples"
+    r"|solutions|outputs)",
     "curriculum": r"curriculum|order(?:ed|ing) by difficulty|pass[- ]rate (?:filter|of a prompt)",
     "preference-data": r"preference (?:pairs|data|labels)|chosen and rejected|(?:18|\d)[\d,]* (?:such )?pairs",
     "dpo": r"\bDPO\b|direct preference|\bKTO\b|\bORPO\b|\bSimPO\b",
@@ -30,7 +34,8 @@ _WORDS: dict[str, str] = {
     "ppo": r"\bPPO\b|proximal policy",
     "reinforce": r"\bREINFORCE\b|\bRLOO\b",
     "grpo": r"\bGRPO\b|group[- ]relative",
-    "rlvr": r"verifiable reward|\bRLVR\b|rule that compares|exact answer check|rewards? (?:are |is )?given by a program",
+    "rlvr": r"verifiable reward|\bRLVR\b|rule that compares|exact answer check|rewards? (?:are "
+    r"|is )?given by a program",
     "length-control": r"length[- ](?:aware|control|bias|penalt|normali)|mean length|answers grow",
     "reward-hacking": r"reward hacking|over-?optimi[sz]",
     "format": r"answer format|scored format|format reward|answer line",
@@ -42,10 +47,12 @@ _WORDS: dict[str, str] = {
     "decontamination": r"decontamin|13-gram|contaminat",
     "lora": r"\bLoRA\b|low-rank adapt|low-rank tun",
     "qlora": r"\bQLoRA\b",
-    "optimizer": r"optimi[sz]er comparison|new optimi[sz]er|learning[- ]rate (?:transfer|scaling)|clip(?:ped)? asymmetrically",
+    "optimizer": r"optimi[sz]er comparison|new optimi[sz]er|learning[- ]rate (?:transfer|scaling)"
+    r"|clip(?:ped)? asymmetrically",
     "distributed-training": r"ZeRO-3 memory|tensor parallel|pipeline parallel|throughput",
     "merging": r"model merging|weight averag|checkpoint averag|model soup",
-    "small-models": r"small(?:er)? (?:language )?models?|tiny models?|small reasoners|below (?:two|2|3|three) billion|\b\d{2,3}M\b"
+    "small-models": r"small(?:er)? (?:language )?models?|tiny models?|small reasoners|below (?:two|2|3"
+    r"|three) billion|\b\d{2,3}M\b"
     r"|\d{2,3} million parameters|\b0\.\dB\b|\b1\.\dB\b",
     "test-time-compute": r"test-time (?:compute|scaling)|majority vot|self-consistency",
     "benchmark": r"(?:introduce|present|propose) (?:\w+ )?(?:a|an|the) (?:\w+ ){0,3}benchmark",

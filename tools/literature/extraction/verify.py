@@ -1,7 +1,8 @@
 """Is what was extracted really in the paper? Whoever extracted it, rules or an LLM, every field passes here.
 
 A field stands when its cited text is found in its cited section, speaks of the field, and holds the value: numbers are
-compared as numbers (`2e-5` is `$2\\times10^{-5}$`, 0.03 is `3%`), names letter by letter. All other fields are rejected, each
+compared as numbers (`2e-5` is `$2\\times10^{-5}$`, 0.03 is `3%`), names letter by letter. All other fields are
+rejected, each
 with its reason.
 """
 
@@ -31,7 +32,7 @@ __all__ = ["Verified", "verify"]
 
 _SCALE = re.compile(r"1e(-?\d+)")
 _GPU_WORDS = re.compile(r"[a-z]+\d*[a-z]*|\d+[a-z]*")
-_BATCH_WORDS = {"count": r"GPU|[AHLVTB]\d{1,3}|RTX|\d{4}|×|x\b", "hours": r"hours?|minutes?|days?"}
+_MACHINE_WORDS = {"count": r"GPU|[AHLVTB]\d{1,3}|RTX|\d{4}|×|x\b", "hours": r"hours?|minutes?|days?"}
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _context(evidence: Evidence) -> str:
     return plain(" ".join(part for part in (evidence.row, evidence.column, evidence.text) if part))
 
 
-def _holds_number(evidence: Evidence, value: float) -> bool:
+def _holds_number(evidence: Evidence, value: float, tolerance: float = 1e-9) -> bool:
     text, around = plain(evidence.text), _context(evidence)
     share = "%" in around or "percent" in around.lower()
     factors = [
@@ -143,7 +144,9 @@ def _holds_number(evidence: Evidence, value: float) -> bool:
         float(one) for one in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", text)
     ]
     return any(
-        math.isclose(number * factor, value, rel_tol=1e-3, abs_tol=1e-12) for number in numbers for factor in factors
+        math.isclose(number * factor, value, rel_tol=tolerance, abs_tol=1e-15)
+        for number in numbers
+        for factor in factors
     )
 
 
@@ -179,7 +182,7 @@ def _against_setting(judge: _Judge, name: str, stated: Stated) -> str | None:
     if not re.search(WORDS_OF[name], around, re.IGNORECASE):
         return f"the cited text does not speak of {name}: {stated.evidence.text[:80]!r}"
     value = stated.value
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, bool | str):
         words = str(value).lower().replace("_", " ").split()
         found = isinstance(value, str) and all(word[:6] in around.lower() for word in words if word != "with")
     else:
@@ -207,8 +210,8 @@ def _against_machine(judge: _Judge, field: str, stated: Stated) -> str | None:
         found = (
             isinstance(value, int | float)
             and not isinstance(value, bool)
-            and _holds_number(stated.evidence, float(value))
-            and bool(re.search(_BATCH_WORDS[field], around, re.IGNORECASE))
+            and _holds_number(stated.evidence, float(value), tolerance=1e-3)  # hours from minutes are rounded
+            and bool(re.search(_MACHINE_WORDS[field], around, re.IGNORECASE))
         )
     return None if found else f"{value!r} is not in the cited text: {stated.evidence.text[:80]!r}"
 

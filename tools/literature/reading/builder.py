@@ -23,6 +23,7 @@ __all__ = ["DocumentBuilder", "arxiv_id_in"]
 
 _MAX_SECTIONS = 1500
 _MAX_TABLES = 300
+_MAX_CELLS = 60_000
 _MAX_REFERENCES = 3000
 _MAX_CHARACTERS = 4_000_000
 _MAX_PARAGRAPH = 60_000
@@ -63,6 +64,7 @@ class DocumentBuilder:
         self._buffers: list[list[str]] = [[]]
         self._characters = 0
         self._tables = 0
+        self._cells = 0
         self._figures: list[list[GridBuilder]] = []
         self._footnotes: list[str] = []
         self._references: list[Reference] = []
@@ -257,8 +259,9 @@ class DocumentBuilder:
         if table is None:
             return
         self._tables += 1
-        if self._tables > _MAX_TABLES:
-            self.note(f"only the first {_MAX_TABLES} tables were read")
+        self._cells += sum(len(row) for row in table.rows)
+        if self._tables > _MAX_TABLES or self._cells > _MAX_CELLS:
+            self.note(f"only the first {_MAX_TABLES} tables, or {_MAX_CELLS:,} cells of them, were read")
             return
         self._place().append(table)
 

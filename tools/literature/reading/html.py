@@ -1,8 +1,10 @@
 """LaTeXML's HTML (arxiv.org/html, ar5iv) as a Document.
 
-Elements are told by their `ltx_` classes, because older pages use `div` where newer ones use `section`. Maths is kept as
+Elements are told by their `ltx_` classes, because older pages use `div` where newer ones use `section`. Maths is
+kept as
 the TeX of its `alttext`. Scripts, styles, comments, hidden text and page furniture are dropped. The page may be cut or
-hostile: the walk is a loop and not a recursion, and depth, nodes, cells and text are bounded; `notes` tells of each cut.
+hostile: the walk is a loop and not a recursion, and depth, nodes, cells and text are bounded; `notes` tells of each
+cut.
 """
 
 from __future__ import annotations
@@ -56,12 +58,12 @@ _DROPPED_CLASSES = frozenset(
     }
 )
 _DROPPED_TAGS = frozenset(
-    ("script", "style", "noscript", "template", "iframe", "object", "embed", "svg", "canvas", "form", "button", "input")
-    + ("select", "textarea", "nav", "head", "-comment")
+    {"-comment", "button", "canvas", "embed", "form", "head", "iframe", "input", "nav", "noscript", "object", "script"}
+    | {"select", "style", "svg", "template", "textarea"}
 )
 _BLOCKS = frozenset(
-    ("p", "div", "li", "dd", "dt", "figcaption", "blockquote", "pre", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol")
-    + ("dl", "br", "figure", "section", "article")
+    {"article", "blockquote", "br", "dd", "div", "dl", "dt", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6"}
+    | {"li", "ol", "p", "pre", "section", "ul"}
 )
 _HIDDEN = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d])|opacity\s*:\s*0(?![.\d])",

@@ -18,6 +18,7 @@ __all__ = ["parse_markdown"]
 _MAX_BYTES = 8 * 2**20
 _MAX_LINES = 200_000
 _MAX_COLUMNS = 60
+_MAX_CELLS = 20_000
 _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*$")
 _NUMBERED = re.compile(r"((?:Appendix )?[A-Z]?\d*(?:\.\d+)*)\.?\s+(?=\S)")
 _RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*$")
@@ -129,6 +130,10 @@ class _Lines:
                 if line:
                     break
         width = max(len(row) for row in rows)
+        most = max(_MAX_CELLS // max(width, 1), 2)
+        if len(rows) > most:
+            self._out.note(f"a table was cut after {most:,} rows")
+            del rows[most:]
         padded = [tuple(row + [""] * (width - len(row))) for row in rows]
         marked = 1 if any(padded[0]) and len(padded) > 1 else 0
         self._out.add_table(table_of("", self._caption, padded, marked))

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from posttrain_crew.errors import BadAnswerError
 from posttrain_crew.tools.literature.reading.builder import DocumentBuilder
@@ -53,7 +54,7 @@ def parse_pdf(body: bytes, arxiv_id: str, seconds: int = 60) -> Document:
     return out.finish()
 
 
-def _extract(body: bytes, arxiv_id: str, seconds: int) -> dict[str, object] | dict[str, list[str]]:
+def _extract(body: bytes, arxiv_id: str, seconds: int) -> dict[str, Any]:
     script = Path(__file__).with_name("pdf_text.py")
     # the child gets no setting or key of this process, only where its packages are
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PATH": os.defpath}

@@ -33,8 +33,8 @@ _SYMBOLS = {
     "dots": "…",
 }
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s?")
-_SCIENTIFIC = re.compile(r"(\d+(?:\.\d+)?)\s*[×·x*]\s*10\s*\^?\s*\(?\s*(-\s?\d+|\d{1,2}(?!\d))\)?")
-_POWER = re.compile(r"(?<![\d.])10\s*\^\s*(-?\s?\d+)")
+_SCIENTIFIC = re.compile(r"(?<![\d.])(\d{1,15}(?:\.\d{1,15})?)\s?[×·x*]\s?10\s?\^?\s?\(?\s*(-\s?\d+|\d{1,2}(?!\d))\)?")
+_POWER = re.compile(r"(?<![\d.])10\s?\^\s?(-?\s?\d{1,3})")
 _CAPITAL_E = re.compile(r"(?<=\d)E(?=-?\d)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _WORDS = {
@@ -42,7 +42,7 @@ _WORDS = {
     "eleven": 11, "twelve": 12, "sixteen": 16, "twenty": 20,
 }  # fmt: skip
 _WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)}|a single)\b(?=[ -]\w)", re.IGNORECASE)
-LOOSE_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?")
+LOOSE_NUMBER = re.compile(r"(?<![\w.])-?\d{1,15}(?:\.\d{1,15})?(?:e-?\d{1,3})?")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:al|e\.g|i\.e|vs|Fig|Figs|Tab|Eq|Sec|App|cf|max|min|approx|resp|No|ca|etc|Dr|Prof|St)|\b[A-Z])\.$"
 )
@@ -83,10 +83,10 @@ def sentences(paragraph: str) -> list[str]:
     result: list[str] = []
     start = 0
     for match in _END.finditer(paragraph):
-        piece = paragraph[start : match.end()].strip()
-        if _ABBREVIATION.search(piece.rstrip(')]”" ')):
+        # the last characters tell; to look at the whole piece again and again would take for ever on "A. A. A."
+        if _ABBREVIATION.search(paragraph[max(start, match.end() - 24) : match.end()].strip().rstrip(')]”" ')):
             continue
-        result.append(piece)
+        result.append(paragraph[start : match.end()].strip())
         start = match.end()
     if tail := paragraph[start:].strip():
         result.append(tail)

@@ -25,7 +25,8 @@ _DOING = re.compile(
 )
 _MEASURES = re.compile(
     r"accura|pass@|avg@|exact match|win[- ]rate|\bscores?\b|\bF1\b|benchmark|baseline|outperform"
-    r"|percent(?:age)? points?|\bpoints\b|seeds?\b|standard (?:error|deviation)|confidence|\\pm|±|evaluat|test (?:set|split|question)"
+    r"|percent(?:age)? points?|\bpoints\b|seeds?\b|standard (?:error|deviation)|confidence|\\pm|±|evaluat"
+    r"|test (?:set|split|question)"
     r"|GSM8K|MATH|MMLU|ARC-|GPQA|AIME|IFEval|HumanEval|MT-Bench",
     re.IGNORECASE,
 )

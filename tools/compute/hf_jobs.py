@@ -1,0 +1,435 @@
+"""Jobs on Hugging Face, through huggingface_hub (1.x and 2.x).
+
+Each job carries two labels, `crew-run` (the run's tag) and `crew-job` (its own name), and is looked up by them before
+it is submitted: the client neither repeats a submission nor can it be repeated without harm. Nothing is shared with a
+job: hf_files.py brings its files through a private repository, hf_remote.py is what runs there, hf_logs.py follows it.
+
+Prices are those of the Hub's own list at the time; what has no price there is not submitted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posttrain_crew.entries import ErrorClass
+from posttrain_crew.errors import BudgetError, ConfigError, JobError, SlotsBusyError
+from posttrain_crew.redact import redact
+from posttrain_crew.tools.compute import hf_remote
+from posttrain_crew.tools.compute.backend_settings import HfJobsSettings, read_settings
+from posttrain_crew.tools.compute.base import LOG_FILE, OUTCOME_FILE, Backend, Capacity, JobHandle, JobSpec, JobState
+from posttrain_crew.tools.compute.command import job_command, job_variables
+from posttrain_crew.tools.compute.contact import Contact
+from posttrain_crew.tools.compute.hf_files import bring_back, send_job
+from posttrain_crew.tools.compute.hf_hardware import Flavor, flavors
+from posttrain_crew.tools.compute.hf_logs import LogFollower, complete_lines
+from posttrain_crew.tools.compute.names import cluster_name, root_of, tag_of
+from posttrain_crew.tools.compute.record import add_to_outcome, read_record, write_record
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi, JobInfo
+
+__all__ = ["HfJobsCompute"]
+
+TRANSFER_S = 900.0
+"""Beyond the job's own limit: its container starts, and its files come and go."""
+PRICES_S = 600.0
+"""How long a price list is believed."""
+_OVER = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
+_TRY_LATER = (408, 425, 429, 500, 502, 503, 504)
+_LOG_END_S = 20.0
+_EXIT_CODE = re.compile(r"exit code:? (\d+)")
+
+
+class HfJobsCompute(Backend):
+    """Jobs by `run_job`.
+
+    Args:
+        slots: jobs of the run at a time; 0 takes the settings'.
+        settings: read from CREW_HF_JOBS_* and compute.yaml without it.
+        token: of the Hub; without it HF_TOKEN, else what `hf auth login` stored.
+
+    Raises:
+        ConfigError: no token, or the client is set to offline.
+    """
+
+    name = "hf-jobs"
+
+    def __init__(self, slots: int = 0, settings: HfJobsSettings | None = None, token: str | None = None) -> None:
+        from huggingface_hub import HfApi, constants, get_token
+
+        self._settings = settings or read_settings(HfJobsSettings)
+        self._slots = slots or self._settings.slots
+        self._token = token or get_token()
+        if not self._token:
+            raise ConfigError("Hugging Face Jobs need a token with write access: set HF_TOKEN, or `hf auth login`.")
+        if constants.is_offline_mode():
+            raise ConfigError("HF_HUB_OFFLINE is set, so Hugging Face Jobs cannot be reached: unset it.")
+        self._api: HfApi = HfApi(endpoint=self._settings.endpoint, token=self._token)
+        self._contact = Contact(self.name, pause_s=max(self._settings.poll_seconds, 0.2))
+        self._lock = threading.RLock()
+        self._seen: dict[str, tuple[float, list[JobInfo]]] = {}
+        self._flavors: tuple[float, dict[str, Flavor]] | None = None
+        self._followers: dict[str, LogFollower] = {}
+        self._fetched: set[str] = set()
+
+    @property
+    def trouble(self) -> str:  # type: ignore[override]
+        return self._contact.trouble
+
+    @cached_property
+    def namespace(self) -> str:
+        """Who pays. Raises JobError: the Hub does not know the token or does not answer."""
+        if self._settings.namespace:
+            return self._settings.namespace
+        try:
+            return str(self._api.whoami()["name"])
+        except _client_errors() as error:
+            raise JobError(f"the Hub does not say whose the token is: {error}. Set CREW_HF_JOBS_NAMESPACE.") from error
+
+    def submit(self, spec: JobSpec) -> JobHandle:
+        """Send the files, then `run_job`, once for a label.
+
+        Raises:
+            BudgetError: the flavor has no known price, or the account has no credit left. SlotsBusyError: as many jobs
+            of the run are at work as may be, or the Hub does not answer. JobError: the Hub refuses the job.
+        """
+        directory = spec.config.resolve().parent
+        with self._lock:
+            name, tag = cluster_name(directory, spec.label), tag_of(root_of(directory))
+            try:
+                if (known := self._known(spec.label, directory, fresh=True)) is not None:
+                    return known
+                busy = [job for job in self._jobs(tag, fresh=False) if _stage(job) not in _OVER]
+                if len(busy) >= self._slots:
+                    raise SlotsBusyError(f"`{spec.label}` waits: {len(busy)} job(s) of this run are on Hugging Face.")
+                self._check_price(spec.label)
+                code = send_job(self._api, self._repo, name, directory / spec.config.name)
+                fields = {"name": name, "before": complete_lines(directory / LOG_FILE), "flavor": self._settings.flavor}
+                write_record(directory, self.name, spec.label, None, **fields)
+                job_id = self._run_job(spec, name, tag, code)
+            except _client_errors() as error:
+                raise self._failure(error, spec.label) from error
+            write_record(directory, self.name, spec.label, job_id, **fields)
+            self._seen.pop(tag, None)
+            self._contact.made()
+        handle = JobHandle(spec.label, self.name, directory, job_id)
+        self._follow(handle)
+        return handle
+
+    def find(self, label: str, directory: Path) -> JobHandle | None:
+        """By the id in `job.json`; where a submission's answer is missing, by its labels."""
+        with self._lock:
+            try:
+                return self._known(label, directory.resolve(), fresh=False)
+            except _client_errors() as error:
+                self._contact.lost(_said(error))
+                return None
+
+    def status(self, handle: JobHandle) -> JobState:
+        """`ended` once its files are here. While the Hub is silent, `running`."""
+        if handle.id in self._fetched:
+            return "ended"
+        with self._lock:
+            job = self._look(handle)
+            if job is None:
+                return "running"
+        if _stage(job) not in _OVER:
+            self._follow(handle)
+            return "queued" if _stage(job) == "SCHEDULING" else "running"
+        try:
+            self.fetch(handle)
+        except JobError as error:
+            self._contact.lost(str(error))
+            return "running"
+        return "ended"
+
+    def logs(self, handle: JobHandle, tail: int = 100) -> str:
+        """As followed so far, without the rows of metrics."""
+        text = super().logs(handle, tail=100_000)
+        return "\n".join([line for line in text.splitlines() if not line.startswith("crew-metrics")][-tail:])
+
+    def cancel(self, handle: JobHandle, grace_s: float = 5.0) -> None:
+        """Ask the Hub to end it, and wait until it says so. How long a job has between SIGTERM and its end is the Hub's
+        affair. Raises JobError: the Hub does not answer, or the job goes on."""
+        try:
+            job = self._inspect(handle.id)
+            if job is None or _stage(job) in _OVER:
+                return
+            self._api.cancel_job(job_id=handle.id, namespace=self.namespace)
+            deadline = time.monotonic() + grace_s + 15.0
+            while (job := self._inspect(handle.id)) is not None and _stage(job) not in _OVER:
+                if time.monotonic() > deadline:
+                    raise JobError(f"the job {handle.id} (`{handle.label}`) goes on after its cancellation.")
+                time.sleep(0.2)  # the Hub has no event for it
+        except _client_errors() as error:
+            raise JobError(f"the job {handle.id} (`{handle.label}`) could not be cancelled: {_said(error)}") from error
+        self._seen.clear()
+
+    def fetch(self, handle: JobHandle) -> None:
+        """Bring its files, and say how the Hub ended it where the job did not.
+
+        Raises:
+            JobError: the Hub does not answer.
+        """
+        with self._lock:
+            if handle.id in self._fetched:
+                return
+            try:
+                job = self._inspect(handle.id)
+                if job is not None and _stage(job) not in _OVER:
+                    return
+                self._follow(handle)
+                self._followers[handle.id].finish(_LOG_END_S)
+                record = read_record(handle.directory, self.name, handle.label) or {}
+                name = str(record.get("name") or cluster_name(handle.directory, handle.label))
+                bring_back(self._api, self._repo, name, handle.directory)
+            except _client_errors() as error:
+                raise JobError(f"the files of `{handle.label}` cannot be fetched: {_said(error)}") from error
+            if (ending := _ending(job, handle)) is not None:
+                add_to_outcome(handle.directory, *ending, wall_s=_seconds(job))
+            self._fetched.add(handle.id)
+
+    def alive(self, root: Path) -> list[JobHandle]:
+        """By the label of the run. Raises JobError: the Hub does not answer."""
+        try:
+            jobs = self._jobs(tag_of(root), fresh=True)
+        except _client_errors() as error:
+            raise JobError(f"the jobs on Hugging Face cannot be listed: {_said(error)}") from error
+        return [
+            JobHandle(str((job.environment or {}).get("CREW_JOB_LABEL", job.id)), self.name, root, job.id)
+            for job in jobs
+            if _stage(job) not in _OVER
+        ]
+
+    def price(self) -> float | None:
+        """USD per hour of the flavor by the Hub's list; None where it has none, or does not answer."""
+        try:
+            flavor = self._hardware().get(self._settings.flavor)
+        except _client_errors() as error:
+            self._contact.lost(_said(error))
+            return None
+        return None if flavor is None else flavor.usd_per_hour
+
+    def capacity(self) -> Capacity:
+        """What the flavor has. Raises JobError: the Hub does not answer. ConfigError: there is no such flavor."""
+        try:
+            known = self._hardware()
+        except _client_errors() as error:
+            raise JobError(f"the Hub's list of hardware cannot be had: {_said(error)}") from error
+        flavor = known.get(self._settings.flavor)
+        if flavor is None:
+            raise ConfigError(f"there is no flavor `{self._settings.flavor}`; the Hub offers {', '.join(known)}.")
+        price = "unknown price" if flavor.usd_per_hour is None else f"{flavor.usd_per_hour:.2f} USD/h"
+        return Capacity(
+            slots=self._slots,
+            device=flavor.device,
+            device_memory_gib=self._settings.device_memory_gib or flavor.memory_gib,
+            threads_per_job=self._settings.threads,
+            description=f"Hugging Face Jobs, flavor {flavor.name} ({price}), at most {self._slots} job(s) of a run",
+        )
+
+    @property
+    def _repo(self) -> str:
+        return self._settings.repo or f"{self.namespace}/crew-jobs"
+
+    def _hardware(self) -> dict[str, Flavor]:
+        with self._lock:
+            if self._flavors is None or time.monotonic() - self._flavors[0] > PRICES_S:
+                self._flavors = time.monotonic(), flavors(self._api.list_jobs_hardware())
+            return self._flavors[1]
+
+    def _check_price(self, label: str) -> None:
+        flavor = self._hardware().get(self._settings.flavor)
+        if flavor is None or flavor.usd_per_hour is None:
+            raise BudgetError(
+                f"`{label}` is not submitted: the Hub's list has no price for the flavor `{self._settings.flavor}`, and "
+                "unknown prices are refused. Choose another with CREW_HF_JOBS_FLAVOR (`hf jobs hardware`)."
+            )
+
+    def _run_job(self, spec: JobSpec, name: str, tag: str, code: str) -> str:
+        """The id of the new job, or of that which a lost answer left behind."""
+        settings = self._settings
+        told = {
+            "repo": self._repo,
+            "endpoint": self._api.endpoint,
+            "code": code,
+            "job": f"jobs/{name}",
+            "command": job_command(spec, settings.python or "python", "config.yaml"),
+            "directory": str(spec.config.resolve().parent),
+            "timeout_s": spec.timeout_s,
+            "sync_s": settings.checkpoint_seconds,
+            "keep": settings.secrets,
+        }
+        program = Path(hf_remote.__file__).read_text(encoding="utf-8")
+        start = f'exec {settings.python or "python"} -c "$CREW_PROGRAM"'
+        missing = [secret for secret in settings.secrets if secret not in os.environ]
+        if missing:
+            raise ConfigError(f"CREW_HF_JOBS_SECRETS names {', '.join(missing)}, which this process does not have.")
+        try:
+            job = self._api.run_job(
+                image=settings.image,
+                command=["sh", "-c", f"{settings.setup}\n{start}" if settings.setup else start],
+                env={
+                    **job_variables(spec, told["directory"], settings.threads),
+                    "HF_HUB_OFFLINE": "0",
+                    "CREW_REMOTE": json.dumps(told),
+                    "CREW_PROGRAM": program,
+                },
+                secrets={**{secret: os.environ[secret] for secret in settings.secrets}, "HF_TOKEN": self._token},
+                flavor=settings.flavor,
+                timeout=int(spec.timeout_s + TRANSFER_S),
+                labels={"crew-run": tag, "crew-job": name},
+                namespace=self.namespace,
+            )
+        except _client_errors() as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if status is not None and status not in _TRY_LATER:
+                raise
+            self._contact.lost(_said(error))
+            if (found := self._by_name(name, tag)) is not None:
+                return found
+            raise
+        return job.id
+
+    def _known(self, label: str, directory: Path, *, fresh: bool) -> JobHandle | None:
+        record = read_record(directory, self.name, label)
+        if record is None:
+            return None
+        if record["id"] is None:
+            tag = tag_of(root_of(directory))
+            found = self._by_name(str(record["name"]), tag, fresh=fresh)
+            if found is None:
+                return None
+            fields = {key: record.get(key) for key in ("name", "before", "flavor")}
+            write_record(directory, self.name, label, found, **fields)
+            record["id"] = found
+        return JobHandle(label, self.name, directory, str(record["id"]))
+
+    def _by_name(self, name: str, tag: str, *, fresh: bool = True) -> str | None:
+        jobs = [job for job in self._jobs(tag, fresh=fresh) if (job.labels or {}).get("crew-job") == name]
+        return jobs[0].id if jobs else None
+
+    def _jobs(self, tag: str, *, fresh: bool) -> list[JobInfo]:
+        """The run's jobs, asked for at most every poll_seconds. Raises the client's errors."""
+        at, jobs = self._seen.get(tag, (None, []))
+        if fresh or at is None or time.monotonic() - at >= self._settings.poll_seconds:
+            # without a namespace the client would ask for that of its global token
+            jobs = list(self._api.list_jobs(labels={"crew-run": tag}, namespace=self.namespace))
+            self._seen[tag] = time.monotonic(), jobs
+            self._contact.made()
+        return jobs
+
+    def _look(self, handle: JobHandle) -> JobInfo | None:
+        """The job as it is now known, or None while the Hub is silent."""
+        if not self._contact.may_ask:
+            return None
+        try:
+            jobs = self._jobs(tag_of(root_of(handle.directory)), fresh=False)
+            return next((job for job in jobs if job.id == handle.id), None) or self._inspect(handle.id) or _deleted()
+        except (*_client_errors(), JobError) as error:
+            self._contact.lost(_said(error))
+            return None
+
+    def _inspect(self, job_id: str) -> JobInfo | None:
+        """One job, or None where the Hub does not have it. Raises the client's other errors."""
+        try:
+            return self._api.inspect_job(job_id=job_id, namespace=self.namespace)
+        except _client_errors() as error:
+            if getattr(getattr(error, "response", None), "status_code", None) == 404:
+                return None
+            raise
+
+    def _follow(self, handle: JobHandle) -> None:
+        if handle.id in self._followers:
+            return
+        record = read_record(handle.directory, self.name, handle.label) or {}
+
+        def lines() -> Iterable[str]:
+            return self._api.fetch_job_logs(job_id=handle.id, namespace=self.namespace, follow=True)
+
+        def ended() -> bool:
+            try:
+                job = self._inspect(handle.id)
+            except _client_errors():
+                return False
+            return job is None or _stage(job) in _OVER
+
+        before = int(record.get("before") or 0)
+        self._followers[handle.id] = LogFollower(handle.directory, lines, ended, before, _client_errors())
+
+    def _failure(self, error: Exception, label: str) -> Exception:
+        """The typed form of what the client raised at a submission."""
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 402:
+            return BudgetError(
+                f"`{label}` is not submitted: Hugging Face wants a positive credit balance of `{self.namespace}` "
+                f"(402). Add credits at https://huggingface.co/settings/billing. {_said(error)}"
+            )
+        if status is None or status in _TRY_LATER:
+            self._contact.lost(_said(error))
+            return self._contact.refuse(label)
+        if status in (401, 403):
+            return JobError(
+                f"Hugging Face refuses `{label}`: the token may not do this for `{self.namespace}`. {_said(error)}"
+            )
+        return JobError(f"Hugging Face refuses `{label}`: {_said(error)}")
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises for a bad answer and for none: 1.x is on httpx, 2.x on httpx2."""
+    import importlib
+
+    from huggingface_hub.errors import HfHubHTTPError
+
+    found: list[type[Exception]] = [HfHubHTTPError]
+    for library in ("httpx", "httpx2"):
+        try:
+            found.append(importlib.import_module(library).HTTPError)
+        except ImportError:
+            continue
+    return tuple(found)
+
+
+def _said(error: Exception) -> str:
+    return redact(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
+
+
+def _stage(job: Any) -> str:
+    stage = job.status.stage if job.status is not None else "SCHEDULING"
+    return str(getattr(stage, "value", stage))
+
+
+def _deleted() -> Any:
+    """A job that the Hub does not have any more."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(status=SimpleNamespace(stage="DELETED", message="the Hub does not know it any more"))
+
+
+def _seconds(job: JobInfo | None) -> float:
+    durations = getattr(job, "durations", None)
+    return float(getattr(durations, "running_secs", None) or 0.0)
+
+
+def _ending(job: JobInfo | None, handle: JobHandle) -> tuple[ErrorClass, str] | None:
+    """Class and message of an end that the job may not have told; None for one that it did."""
+    stage = "DELETED" if job is None else _stage(job)
+    said = "" if job is None or job.status is None else job.status.message or ""
+    if stage in ("CANCELED", "DELETED"):
+        return "cancelled", f"the Hugging Face job {handle.id} was ended ({stage}) {said}"
+    if stage == "ERROR" and "timeout" in said.lower():
+        return "timeout", f"the Hugging Face job {handle.id} was ended at its time limit: {said}"
+    if (handle.directory / OUTCOME_FILE).exists():
+        return None
+    code = _EXIT_CODE.search(said.lower())
+    if stage == "ERROR" and code is not None and int(code[1]) >= 128:
+        return "killed", f"the Hugging Face job {handle.id} was killed: {said}"
+    return "crashed", f"the Hugging Face job {handle.id} left no outcome ({stage}): {said or 'see its log'}"

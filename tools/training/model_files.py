@@ -1,0 +1,99 @@
+"""A job's model: loaded at its start, saved as a plain folder at its end."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from posttrain_crew.errors import ModelError
+from posttrain_crew.tools.training.config import TrainingConfig
+from posttrain_crew.tools.training.lora import merge, quantization, uses_adapter
+from posttrain_crew.tools.training.outcome import DiskFull, disk_is_full
+
+__all__ = ["load_model", "save_model", "weights_are_finite"]
+
+
+def load_model(config: TrainingConfig) -> tuple[Any, Any]:
+    """(model, tokenizer) of the start checkpoint.
+
+    Raises:
+        ModelError: it is no causal language model, or is damaged.
+        ConfigError: it is to be quantised where that cannot be done.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": "auto"}[config.dtype]
+    quantized = quantization(config)
+    extra = {} if quantized is None else {"quantization_config": quantized}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.model)
+        model = AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype, **extra)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(f"`{config.model}` cannot be loaded as a causal language model: {error}") from error
+    except Exception as error:  # safetensors and tokenizers raise classes of their own
+        if type(error).__module__.split(".")[0] in ("safetensors", "safetensors_rust", "tokenizers", "builtins"):
+            raise ModelError(f"`{config.model}` cannot be loaded as a causal language model: {error}") from error
+        raise
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of `{config.model}` has no end token, so the model could not learn to stop: set "
+            "`eos_token`."
+        )
+    return model, tokenizer
+
+
+def weights_are_finite(model: Any) -> bool:
+    """Whether every weight is a number."""
+    import torch
+
+    with torch.no_grad():
+        return all(bool(torch.isfinite(parameter.sum())) for parameter in model.parameters())
+
+
+def save_model(trainer: Any, config: TrainingConfig, directory: Path) -> None:
+    """The model as a plain Hugging Face folder, with its parent's tokenizer and generation config.
+
+    It appears by a rename when it is complete. Raises DiskFull; then nothing of it is left behind.
+    """
+    final = directory / config.output
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # every process of a sharded run has to take part in gathering the weights, and to the same place
+    shared = final.parent / f".{final.name}.saving"
+    if trainer.is_world_process_zero():
+        shutil.rmtree(shared, ignore_errors=True)  # what a kill left of it
+    trainer.accelerator.wait_for_everyone()
+    try:
+        _write(trainer, config, shared)
+    except Exception as error:
+        full = disk_is_full(error, final.parent)
+        if trainer.is_world_process_zero():
+            shutil.rmtree(shared, ignore_errors=True)
+        if full:
+            raise DiskFull(f"no room for the finished model at {final}", final.parent) from error
+        raise
+    if not trainer.is_world_process_zero():
+        return
+    if final.exists():
+        final.rename(Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent)) / final.name)
+    shared.rename(final)
+
+
+def _write(trainer: Any, config: TrainingConfig, shared: Path) -> None:
+    trainer.save_model(str(shared))
+    if not trainer.is_world_process_zero():
+        return
+    if uses_adapter(config):
+        merge(config, shared)
+    from transformers import AutoTokenizer
+
+    # loaded again: a trainer changes padding side and may change the chat template of the one it was given
+    AutoTokenizer.from_pretrained(config.model).save_pretrained(str(shared))
+    parents = Path(config.model) / "generation_config.json"
+    if parents.is_file():
+        shutil.copyfile(parents, shared / parents.name)
+    (shared / "training_args.bin").unlink(missing_ok=True)  # a pickle of local paths
