@@ -217,9 +217,7 @@ def recipes(
     """Training recipes that a paper states: method, data, settings, compute, scores, each with its quotation."""
     from rich.text import Text
 
-    from posttrain_crew.tools.literature.extraction.extract import extract_recipes
-    from posttrain_crew.tools.literature.extraction.llm import extract_with_llm
-    from posttrain_crew.tools.literature.extraction.recipe import ExtractedRecipe, Rejected
+    from posttrain_crew.tools.literature.extraction.read import read_recipes
     from posttrain_crew.tools.literature.reading.reader import PaperReader
     from posttrain_crew.tools.literature.services.ids import parse_ids
 
@@ -228,19 +226,15 @@ def recipes(
     if not services.online or ids.arxiv is None:
         raise InputError("recipes are read from full texts on arXiv: give an arXiv id and `--sources live`.")
     document = PaperReader(services).read(ids.arxiv)
-    found, rejected = list[ExtractedRecipe](), list[Rejected]()
-    if llm is None:
-        found = extract_recipes(document)
-    else:
-        told = extract_with_llm(document, _completion(llm))
-        found, rejected = list(told.recipes), list(told.rejected)
+    told = read_recipes(document, None if llm is None else _completion(llm))
+    found, rejected, notes = told.recipes, told.rejected, [*document.notes, *told.notes]
     if json_output:
         echo_json(
             {
                 "paper": document.arxiv_id,
                 "title": document.title,
                 "read_from": document.source,
-                "notes": list(document.notes),
+                "notes": notes,
                 "recipes": [recipe.model_dump(mode="json") for recipe in found],
                 "rejected": [each.model_dump(mode="json") for each in rejected],
             }
@@ -248,7 +242,7 @@ def recipes(
         return
     out = console()
     out.print(Text(f"{document.title} ({document.arxiv_id}, {document.source}): {len(found)} recipe(s)"))
-    for note in document.notes:
+    for note in notes:
         out.print(Text(f"note: {note}"))
     for recipe in found:
         out.print(Text(f"\n{recipe.method}{f' of {recipe.base_model.value}' if recipe.base_model else ''}"))

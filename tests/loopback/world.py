@@ -33,6 +33,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.loopback import arxiv, datasets_server, hub_datasets, hub_papers, s2
 from tests.loopback.content import Content
 from tests.loopback.faults import KINDS, SERVICES, FaultGate, Faults
+from tests.loopback.hub_jobs import HubJobs
 from tests.loopback.parameters import unknown
 from tests.loopback.shelf import Shelf
 
@@ -83,6 +84,8 @@ class Loopback:
         """While it serves."""
         self.shelf: Shelf
         """While it serves: the files and rows of the datasets, to compare with."""
+        self.jobs: HubJobs
+        """While it serves: Hugging Face Jobs, whose jobs are processes of this machine."""
         self.content = Content.load()
 
     def __enter__(self) -> Loopback:
@@ -99,6 +102,8 @@ class Loopback:
             listening = stack.enter_context(_listening(self._port))
             self.url = f"http://{HOST}:{listening.getsockname()[1]}"
             self.shelf = Shelf(folder, self._seed)
+            self.jobs = HubJobs(folder)
+            stack.callback(self.jobs.reset)
             server = _Server(
                 uvicorn.Config(
                     self._app(self.shelf),
@@ -126,6 +131,7 @@ class Loopback:
     def reset(self) -> None:
         """No faults, no log: a world as it was at first."""
         self.faults.clear()
+        self.jobs.reset()
         self.requests.clear()
         self.unknown_parameters.clear()
         self.unknown_paths.clear()
@@ -137,6 +143,7 @@ class Loopback:
             Route("/_faults", self._plan, methods=["POST"]),
             *s2.routes(self.content),
             *arxiv.routes(self.content),
+            *self.jobs.routes(),
             *hub_papers.routes(self.content, shelf),
             *hub_datasets.routes(shelf),
             *datasets_server.routes(shelf),

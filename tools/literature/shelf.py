@@ -13,8 +13,9 @@ from pathlib import Path
 
 from posttrain_crew.errors import InputError, ServiceError
 from posttrain_crew.files import atomic_write_text
-from posttrain_crew.tools.literature.extraction.extract import extract_recipes, named_datasets
+from posttrain_crew.tools.literature.extraction.extract import named_datasets
 from posttrain_crew.tools.literature.extraction.library_paper import as_library_paper
+from posttrain_crew.tools.literature.extraction.read import read_recipes
 from posttrain_crew.tools.literature.extraction.recipe import ExtractedRecipe
 from posttrain_crew.tools.literature.library import Library
 from posttrain_crew.tools.literature.paper import Paper
@@ -122,7 +123,7 @@ class PaperShelf:
             except ServiceError as error:
                 about = SourceFailure(source="full text", error=type(error).__name__, message=str(error)[:600])
                 failed.append(about)
-        recipes = tuple(extract_recipes(document)) if document is not None else ()
+        recipes = read_recipes(document).recipes if document is not None else ()
         datasets = dict.fromkeys(record.datasets)
         if document is not None:
             self._keep(name, document)
