@@ -29,6 +29,7 @@ from posttrain_crew.entries import (
 from posttrain_crew.state import RunState
 from posttrain_crew.tools.embedded.catalogue import write_catalogue
 from tests.e2e.conftest import crew
+from tests.loopback.world import Loopback
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("shared_cache")]
 
@@ -169,8 +170,8 @@ def test_noise_labels_end_without_promotion(tmp_path: Path, small_target: Path) 
     assert len(advice[0].result["findings"]) == 6
 
 
-def test_the_same_run_over_http_through_litellm(tmp_path: Path, small_target: Path) -> None:
-    """A real LLM client in between: same verdict, and no connection to anything but loopback."""
+def test_an_llm_over_http_works_on_services_over_http(tmp_path: Path, small_target: Path) -> None:
+    """Real clients of an LLM and of the services: same verdict, and no connection to anything but loopback."""
     trace = tmp_path / "connections.txt"
     guard = tmp_path / "guard"
     guard.mkdir()
@@ -185,11 +186,12 @@ def test_the_same_run_over_http_through_litellm(tmp_path: Path, small_target: Pa
     try:
         assert server.stdout is not None
         url = server.stdout.readline().split()[-1]
-        done = crew(
-            *("run", "posttrain", "--target", str(small_target), "--runs-dir", str(tmp_path / "runs"), "--json"),
-            *("--llm", "openai/playbook"),
-            environment=environment | {"CREW_LLM_BASE_URL": url},
-        )
+        with Loopback() as world:
+            done = crew(
+                *("run", "posttrain", "--target", str(small_target), "--runs-dir", str(tmp_path / "runs"), "--json"),
+                *("--llm", "openai/playbook", "--sources", "loopback"),
+                environment=environment | {"CREW_LLM_BASE_URL": url, "CREW_LOOPBACK_URL": world.url},
+            )
     finally:
         server.terminate()
         server.wait()
