@@ -21,6 +21,7 @@ from posttrain_crew.entries import (
     WorkResult,
 )
 from posttrain_crew.state import ExperimentView, RunState
+from posttrain_crew.tools.training.desk import starting_point
 from posttrain_crew.tools.training.estimate import estimate_seconds, rows_of
 from posttrain_crew.tools.workspace import Workspace
 
@@ -187,11 +188,9 @@ def _job(job: Entry[JobStarted]) -> dict[str, Any]:
     return {"label": job.body.label, "role": job.body.role, "subject": job.body.subject}
 
 
-def _train_seconds(workspace: Workspace, training_set: TrainingSet) -> float | None:
+def _train_seconds(workspace: Workspace, training_set: TrainingSet) -> float:
     """Expected wall seconds of a training on this set with the target's starting point for the method."""
-    if training_set.method == "dpo":
-        return None  # no trainer for it is shipped
-    start = workspace.target.training.sft if training_set.method == "sft" else workspace.target.training.grpo
+    start = starting_point(workspace.target.training, training_set.method)
     return round(estimate_seconds(workspace, training_set.method, start, rows_of(training_set)), 1)
 
 

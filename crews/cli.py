@@ -15,7 +15,18 @@ import typer
 import typer.core
 
 from posttrain_crew import __version__
-from posttrain_crew.crews import cli_data, cli_papers, cli_run, cli_setup, cli_tools, cli_watch
+from posttrain_crew.crews import (
+    cli_data,
+    cli_diagnose,
+    cli_gpu,
+    cli_jobs,
+    cli_papers,
+    cli_plan,
+    cli_run,
+    cli_setup,
+    cli_tools,
+    cli_watch,
+)
 from posttrain_crew.crews.cli_common import EXIT_CODES, crash, echo_json, fail
 from posttrain_crew.errors import CrewError
 
@@ -44,8 +55,12 @@ _ORDER = (
     "eval",
     "audit",
     "train",
+    "diagnose",
+    "plan",
     "papers",
     "data",
+    "jobs",
+    "setup",
 )
 
 app = typer.Typer(
@@ -57,7 +72,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (cli_run, cli_watch, cli_setup, cli_tools, cli_papers, cli_data):
+for _module in (
+    cli_run, cli_watch, cli_setup, cli_tools, cli_papers, cli_data, cli_plan, cli_diagnose, cli_jobs, cli_gpu,
+):  # fmt: skip
     _module.register(app)
 
 

@@ -111,7 +111,10 @@ def _goal(to: str) -> Literal["sft", "dpo", "grpo"]:
 
 def _needs(data: Path) -> None:
     if not data.exists():
-        raise InputError(f"there is no dataset at {data}. Give a folder with a dataset card, or a JSONL/parquet file.")
+        raise InputError(
+            f"there is no dataset at {data}. Give a folder with a dataset card, or a JSONL/parquet file. A dataset of "
+            "the Hub is brought here by `crew data profile OWNER/NAME --full`, which says where its files are."
+        )
 
 
 def _show_counts(title: str, counts: Mapping[str, int]) -> None:

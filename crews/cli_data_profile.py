@@ -65,13 +65,18 @@ def profile(
 
 
 def _remote(dataset: str, sources: str, options: Options, base_model: Path | None, full: bool) -> Profile:
+    from posttrain_crew.tools.data.hub.fetch import place_of
     from posttrain_crew.tools.data.profile.remote import Remote
     from posttrain_crew.tools.services.services import Services
 
     services = Services.parse(sources)
     if not services.online:
         raise InputError(f"{dataset} is on the Hub, and --sources {sources} asks no service. Give --sources live.")
-    return Remote.of(services).profile(dataset, options, base_model, full=full)
+    remote = Remote.of(services)
+    found = remote.profile(dataset, options, base_model, full=full)
+    if found.source == "files":
+        typer.echo(f"the files are at {place_of(remote.fetcher.root, dataset)}", err=True)
+    return found
 
 
 def _is_hub_id(text: str) -> bool:
@@ -120,7 +125,8 @@ def _show(found: Profile) -> None:
 
 
 def _summary(found: Profile) -> list[str]:
-    where = "from the dataset viewer" if found.source == "datasets_server" else f"in {found.files} files"
+    files = f"in {found.files} file{'s' if found.files != 1 else ''}"
+    where = "from the dataset viewer" if found.source == "datasets_server" else files
     return [
         f"{found.name}: {found.rows:,} rows, {found.bytes / 2**20:,.1f} MiB {where}, format {found.format}, licence "
         f"{found.licence or 'not stated'}",
@@ -162,7 +168,8 @@ def _measured(found: Profile) -> list[str]:
     for balance in found.balance:
         values = [f"{value or '(empty)'} {count:,}" for value, count in balance.values.items()]
         more = f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
-        lines.append(f"values of {balance.column}: {', '.join(values[:SHOWN_VALUES])}{more}")
+        of = "" if found.rows_read == found.rows else f", on {found.rows_read:,} rows"
+        lines.append(f"values of {balance.column}: {', '.join(values[:SHOWN_VALUES])}{more}{of}")
     if bias := found.answer_positions:
         places = ", ".join(f"{label} {count:,}" for label, count in bias.positions.items())
         lines.append(

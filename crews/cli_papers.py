@@ -12,11 +12,23 @@ from posttrain_crew.errors import InputError
 
 if TYPE_CHECKING:
     from posttrain_crew.tools.literature.extraction.recipe import ExtractedRecipe
+    from posttrain_crew.tools.literature.reading.document import Document
     from posttrain_crew.tools.literature.services.base import Direction, PaperRecord, SourceFailure
+    from posttrain_crew.tools.literature.services.finder import Found
     from posttrain_crew.tools.literature.services.graph import Reached
     from posttrain_crew.tools.services.services import Services
 
-__all__ = ["register"]
+__all__ = [
+    "PaperArgument",
+    "SourcesOption",
+    "papers_app",
+    "register",
+    "services_of",
+    "short_name",
+    "table",
+    "tell_failures",
+    "tell_papers",
+]
 
 papers_app = typer.Typer(help="Search and read papers, follow citations, extract recipes.", no_args_is_help=True)
 
@@ -30,6 +42,8 @@ SECTION_CHARS = 12_000
 
 def register(app: typer.Typer) -> None:
     """Add the group of this module."""
+    from posttrain_crew.crews import cli_papers_more  # noqa: F401 - adds further commands to the group
+
     app.add_typer(papers_app, name="papers")
 
 
@@ -37,32 +51,32 @@ def register(app: typer.Typer) -> None:
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="A few words.")],
     year_from: Annotated[int | None, typer.Option(help="Only papers of this year or later.")] = None,
+    year_to: Annotated[int | None, typer.Option(help="Only papers of this year or earlier. *")] = None,
+    min_citations: Annotated[int, typer.Option(min=0, help="Only papers that are cited this often. *")] = 0,
+    field: Annotated[
+        list[str] | None, typer.Option(help="Only of this field, for example 'Computer Science'; may be repeated. *")
+    ] = None,
+    open_access: Annotated[bool, typer.Option("--open-access", help="Only with a free PDF. *")] = False,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Papers at most.")] = 10,
     sources: SourcesOption = "live,shipped",
     json_output: JsonFlag = False,
 ) -> None:
-    """Search Semantic Scholar, arXiv, Hugging Face papers and the shipped library; the same paper is shown once."""
+    """Search Semantic Scholar, arXiv, Hugging Face papers and the shipped library; the same paper is shown once.
+
+    With an option that is marked * Semantic Scholar alone is asked: the others do not know these things of a paper.
+    """
     from posttrain_crew.tools.literature.services.finder import PaperFinder
 
-    found = PaperFinder(_services(sources)).search(query, year_from=year_from, limit=limit)
-    if json_output:
-        echo_json(
-            {
-                "papers": [record.model_dump(mode="json") for record in found.papers],
-                "asked": found.asked,
-                "failures": [failure.model_dump(mode="json") for failure in found.failures],
-                "complete": not found.degraded,
-            }
-        )
-        return
-    if found.papers:
-        _table(
-            ("paper", "year", "cited", "title", "known to"),
-            [(_short(p), p.year or "", _count(p.citation_count), p.title, ", ".join(p.sources)) for p in found.papers],
-        )
-    else:
-        console().print("No paper fits. Try fewer or other words.")
-    _failures(found.failures)
+    found = PaperFinder(services_of(sources)).search(
+        query,
+        year_from=year_from,
+        limit=limit,
+        year_to=year_to,
+        min_citations=min_citations,
+        fields_of_study=field or (),
+        open_access=open_access,
+    )
+    tell_papers(found, json_output)
 
 
 @papers_app.command()
@@ -81,10 +95,11 @@ def show(
     from posttrain_crew.tools.literature.services.finder import PaperFinder
     from posttrain_crew.tools.literature.services.ids import parse_ids
 
-    services = _services(sources)
+    services = services_of(sources)
     known = PaperFinder(services).paper(parse_ids(paper))
     record = known.paper
-    document, unread = None, "only the shipped library was asked, which holds no full texts."
+    document: Document | None = None
+    unread = "only the shipped library was asked, which holds no full texts."
     if services.online and record.ids.arxiv:
         try:
             document = PaperReader(services).read(record.ids.arxiv)
@@ -109,6 +124,7 @@ def show(
                 "failures": [failure.model_dump(mode="json") for failure in known.failures],
                 "full_text": None if document is None else document.source,
                 "full_text_problem": unread if document is None else None,
+                "full_text_tried": [] if document is None else [[a.source, a.outcome] for a in document.tried],
                 "notes": [] if document is None else list(document.notes),
                 "outline": [] if document is None else document.outline(),
                 "text": text,
@@ -127,17 +143,20 @@ def show(
             out.print(Text(f"  {label}: {', '.join(values[:10])}"))
     if record.abstract:
         out.print(Text(f"\n{record.abstract}\n"))
+    elif record.summary:
+        out.print(Text(f"\n{record.summary}\n"))
     if document is None:
         out.print(Text(f"full text: {unread}"))
     else:
         out.print(f"full text from {document.source}; `--section ID` shows a part")
-        _table(
+        table(
             ("id", "section", "kind", "characters", "tables"),
             [(r["id"], r["heading"], r["kind"], r["characters"], r["tables"]) for r in document.outline()],
         )
         for note in document.notes:
             out.print(Text(f"note: {note}"))
-    _failures(known.failures)
+        _unread_places(document)
+    tell_failures(known.failures)
 
 
 @papers_app.command()
@@ -163,7 +182,7 @@ def cites(
     if direction != "both":
         directions = ("references",) if direction == "references" else ("cited_by",)
     found = walk(
-        PaperFinder(_services(sources)),
+        PaperFinder(services_of(sources)),
         [parse_ids(paper) for paper in papers],
         directions=directions,
         budget=WalkBudget(max_papers=limit, max_requests=requests, max_depth=depth),
@@ -183,11 +202,11 @@ def cites(
             }
         )
         return
-    _table(
+    table(
         ("paper", "year", "cited", "way", "why", "title"),
         [
             (
-                _short(one.paper),
+                short_name(one.paper),
                 one.paper.year or "",
                 _count(one.paper.citation_count),
                 " > ".join(_bare(step.end) for step in one.path),
@@ -201,7 +220,7 @@ def cites(
     out.print(f"{len(found.reached)} of {found.seen} papers, {found.requests} questions asked")
     if found.not_asked:
         out.print(Text(f"not followed, for `--requests`: {', '.join(map(_bare, found.not_asked[:8]))}"))
-    _failures([failure.failure for failure in found.failures])
+    tell_failures([failure.failure for failure in found.failures])
 
 
 @papers_app.command()
@@ -221,7 +240,7 @@ def recipes(
     from posttrain_crew.tools.literature.reading.reader import PaperReader
     from posttrain_crew.tools.literature.services.ids import parse_ids
 
-    services = _services(sources)
+    services = services_of(sources)
     ids = parse_ids(paper)
     if not services.online or ids.arxiv is None:
         raise InputError("recipes are read from full texts on arXiv: give an arXiv id and `--sources live`.")
@@ -246,7 +265,7 @@ def recipes(
         out.print(Text(f"note: {note}"))
     for recipe in found:
         out.print(Text(f"\n{recipe.method}{f' of {recipe.base_model.value}' if recipe.base_model else ''}"))
-        _table(("field", "value", "place", "text"), _rows(recipe))
+        table(("field", "value", "place", "text"), _rows(recipe))
     for each in rejected:
         out.print(Text(f"refused {each.field}: {each.reason}"))
 
@@ -282,7 +301,8 @@ def _rows(recipe: ExtractedRecipe) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _services(sources: str) -> Services:
+def services_of(sources: str) -> Services:
+    """What `--sources` stands for. Raises InputError."""
     from posttrain_crew.tools.services.services import Services
 
     return Services.parse(sources)
@@ -306,7 +326,8 @@ def _reached(one: Reached) -> dict[str, Any]:
     }
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns under their names."""
     from rich.table import Table
     from rich.text import Text
 
@@ -318,14 +339,54 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     console().print(table)
 
 
-def _failures(failures: Sequence[SourceFailure]) -> None:
+def tell_papers(found: Found, json_output: bool) -> None:
+    """A list of papers, and what it lacks."""
+    if json_output:
+        echo_json(
+            {
+                "papers": [record.model_dump(mode="json") for record in found.papers],
+                "asked": found.asked,
+                "failures": [failure.model_dump(mode="json") for failure in found.failures],
+                "complete": not found.degraded,
+            }
+        )
+        return
+    if found.papers:
+        table(
+            ("paper", "year", "cited", "title", "known to"),
+            [
+                (short_name(p), p.year or "", _count(p.citation_count), p.title, ", ".join(p.sources))
+                for p in found.papers
+            ],
+        )
+    elif found.degraded:
+        console().print("The sources that answered have no paper that fits.")
+    else:
+        console().print("No paper fits. Try fewer or other words.")
+    tell_failures(found.failures)
+    failed = {failure.source for failure in found.failures if not failure.stale}
+    if failed and set(found.asked) - failed == {"library"}:
+        typer.echo(
+            "warning: only the library that comes with crew was searched. `--sources shipped` asks it alone, at once.",
+            err=True,
+        )
+
+
+def _unread_places(document: Document) -> None:
+    for attempt in document.tried:
+        if attempt.failed:
+            typer.echo(f"warning: {attempt.source} failed ({attempt.error}): {attempt.outcome[:300]}", err=True)
+
+
+def tell_failures(failures: Sequence[SourceFailure]) -> None:
     """To stderr: what the answer above lacks."""
-    for failure in failures:
-        how = "an older answer was used" if failure.stale else "its papers are missing above"
+    for failure in dict.fromkeys(failures):  # a walk meets the same one many times
+        how = "an older answer was used" if failure.stale else "what it knows is missing above"
         typer.echo(f"warning: {failure.source} failed ({failure.error}), {how}: {failure.message[:300]}", err=True)
 
 
-def _short(paper: PaperRecord) -> str:
+def short_name(paper: PaperRecord) -> str:
+    """As it is typed: an arXiv id without its kind."""
     return _bare(paper.ids.key)
 
 

@@ -60,6 +60,13 @@ def posttrain(
             "(Semantic Scholar, arXiv, Hugging Face), `live,shipped`, or `loopback`. Default: the target's own."
         ),
     ] = None,
+    compute: Annotated[
+        str | None,
+        typer.Option(
+            help="Backend of the jobs: `local`, `slurm`, `ray` or `hf-jobs`. Default: this machine; where it is too "
+            "small, Hugging Face Jobs within `--usd`."
+        ),
+    ] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Post-train a model on a target: research, audited data, real training jobs, a tested result.
@@ -88,6 +95,7 @@ def posttrain(
         usd=usd,
         tokens=tokens,
         sources=sources,
+        compute=compute,
     )
     _watched(lambda listener: start(options, listener=listener), json_output, run=None)
 

@@ -161,7 +161,12 @@ def _method_of(config: Path) -> str:
         raise ConfigError(f"the training config {config} cannot be read: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"the training config {config} must hold a YAML mapping.")
-    load(config)
+    loaded = load(config)
+    if loaded.method == "grpo":
+        from posttrain_crew.tools.training.rewards import check_rewards
+
+        names, weights = [spec.name for spec in loaded.reward], [spec.weight for spec in loaded.reward]
+        check_rewards(names, loaded.answer_template, loaded.answer_labels, weights)
     method = str(raw.get("method", ""))
     if method not in ("sft", "dpo", "grpo"):
         raise ConfigError(f"the training config {config} needs `method: sft`, `dpo` or `grpo`; {method!r} was given.")

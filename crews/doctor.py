@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Check", "check_home", "examine"]
+__all__ = ["Check", "check_home", "check_sandbox", "examine"]
 
 Level = Literal["ok", "note", "warn", "fail"]
 
@@ -43,6 +43,7 @@ def examine(runs_dir: Path) -> list[Check]:
         _disk(runs_dir),
         *_plugins(),
         _llm(),
+        check_sandbox(),
         Check("network", "note", "not needed for gpqa-mini with the playbook."),
     ]
 
@@ -191,6 +192,18 @@ def _llm() -> Check:
     where = f" at {settings.llm_base_url}" if settings.llm_base_url else ""
     level: Level = "warn" if key.startswith("no ") and not settings.llm_base_url else "ok"
     return Check("llm", level, f"{settings.llm}{where}; {key}.", "Set the provider's key." if level == "warn" else "")
+
+
+def check_sandbox() -> Check:
+    """Whether code that a model wrote can be run; nothing else needs it."""
+    from posttrain_crew.errors import GateError
+    from posttrain_crew.tools.sandbox.bwrap import require_sandbox
+
+    try:
+        version = require_sandbox()
+    except GateError as error:
+        return Check("sandbox", "note", str(error), "gpqa-mini needs none.")
+    return Check("sandbox", "ok", f"{version} works: code that a model wrote can be run (`code_tests`).")
 
 
 def as_dicts(checks: list[Check]) -> list[dict[str, Any]]:

@@ -18,11 +18,12 @@ from posttrain_crew.crews.runs import find_target, last_elapsed
 from posttrain_crew.entries import RunStarted, SessionStarted
 from posttrain_crew.errors import BudgetTooSmallError, RunError, TargetError
 from posttrain_crew.events import Events
-from posttrain_crew.plugins import hooks, merged
 from posttrain_crew.rundir import RunDirectory, free_gib
 from posttrain_crew.settings import Settings, cache_dir
 from posttrain_crew.target import Target
 from posttrain_crew.tools.compute.base import Compute
+from posttrain_crew.tools.compute.choose import choose_backend, make_backend
+from posttrain_crew.tools.compute.orphans import sweep
 from posttrain_crew.tools.evaluation.requirements import missing
 from posttrain_crew.tools.services.services import Services, unreachable
 from posttrain_crew.tools.sources import resolve_model
@@ -48,6 +49,8 @@ class RunOptions:
     runs_dir: Path = Path("runs")
     prompts: Path | None = None
     sources: str | None = None
+    compute: str | None = None
+    """Backend of the jobs. None: this machine, or Hugging Face Jobs where it is too small and `usd` pays for them."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,11 @@ def start(options: RunOptions, listener: Listener | None = None) -> RunResult:
     """
     settings = Settings()
     target = find_target(options.target)
-    compute = _compute(settings)
-    if lacking := missing(target, compute.capacity()):
-        raise TargetError(f"the target {target.name} cannot be run here. " + " ".join(lacking))
+    hours = options.hours or target.budget.hours
+    compute, why = _compute(settings, options, target, hours)
     services = Services.parse(options.sources or target.sources, settings)
     if problem := unreachable(services):
         raise problem
-    hours = options.hours or target.budget.hours
     _check_home()
     _check_budget(target, hours)
     root = options.out or options.runs_dir / _new_id(target.name)
@@ -87,6 +88,8 @@ def start(options: RunOptions, listener: Listener | None = None) -> RunResult:
 
     load_roles(options.prompts)  # a broken role file must be found before anything is made
     report = _progress_to(listener)
+    if why:
+        report(why)
     base_path = resolve_model(options.model or target.base_model, cache_dir(), report)
     run = RunDirectory.create(root)
     with run.locked():
@@ -103,6 +106,7 @@ def start(options: RunOptions, listener: Listener | None = None) -> RunResult:
             tokens=options.tokens,
             prompts=str(options.prompts.resolve()) if options.prompts else None,
             sources=",".join(services.names),
+            compute=compute.name,
         )
         board.post(started, author="crew", key="run")
         return _work(run, board, target, compute, settings, listener, resumed=False)
@@ -127,7 +131,8 @@ def resume(run_id: str, runs_dir: Path = Path("runs"), listener: Listener | None
             raise RunError(f"the run {run.id} was killed before its first entry. Start it anew with `crew run`.")
         run.stop_request.unlink(missing_ok=True)
         target = find_target(started.body.target)
-        return _work(run, board, target, _compute(settings), settings, listener, resumed=True)
+        compute = make_backend(started.body.compute, settings.slots if started.body.compute == "local" else 0)
+        return _work(run, board, target, compute, settings, listener, resumed=True)
 
 
 def minimum_seconds(target: Target) -> float:
@@ -181,15 +186,25 @@ def _work(
     )
     write_manifest(workspace)
     team = Team(workspace, roles, started.llm, settings)
+    sweep(workspace)
     Loop(workspace, team).run()
+    sweep(workspace, at_the_end=True)
     result = summary(workspace)
     return RunResult(run.id, run.root, result, EXIT_IMPROVED if result["verdict"] == "improved" else EXIT_NO_GAIN)
 
 
-def _compute(settings: Settings) -> Compute:
-    backends = merged(hooks().register_compute())
-    compute: Compute = backends["local"](slots=settings.slots)
-    return compute
+def _compute(settings: Settings, options: RunOptions, target: Target, hours: float) -> tuple[Compute, str]:
+    local = options.compute in (None, "local")
+    try:
+        return choose_backend(
+            options.compute,
+            lambda capacity: missing(target, capacity),
+            hours=hours,
+            usd=options.usd,
+            slots=settings.slots if local else 0,
+        )
+    except TargetError as error:
+        raise TargetError(f"the target {target.name} cannot be run here: {error}") from error
 
 
 def _new_id(target: str) -> str:

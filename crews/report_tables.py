@@ -37,6 +37,7 @@ def data(report: Mapping[str, Any]) -> h.Html:
         passed = h.badge("passed", "good") if c["passed"] else h.badge("failed", "bad")
         verdict = h.Html(
             f"{passed} {c['rows_matched']} of {c['rows_checked']} rows matched {c['benchmark_items']} benchmark items"
+            + (f", {c['rows_unchecked']} could not be checked" if c.get("rows_unchecked") else "")
         )
         sha = h.Html(f"<code>{h.text(s['sha256'])}</code>")
         sets.append((s["id"], s["method"], s["style"], s["rows"], sources, verdict, sha))

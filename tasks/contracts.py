@@ -56,7 +56,10 @@ class LiteratureResult(_Contract):
 
     recipes: list[str] = Field(description="Ids (rec-N) of the recipes posted to the blackboard, best first.")
     papers: list[str] = Field(description="Ids (pap-N) of the papers read.")
-    summary: str = Field(description="At most 200 words: what is known to work for these needs, and how sure that is.")
+    summary: str = Field(
+        max_length=10_000,  # 1,500 words
+        description="At most 200 words: what is known to work for these needs, and how sure that is.",
+    )
 
 
 class RejectedDataset(_Contract):

@@ -98,7 +98,7 @@ def _evaluations(at: Position) -> list[OrderDraft]:
 def _experiments(at: Position) -> Plan:
     goal = at.brief["target"]["goal"]
     reached = goal is not None and at.best != "base" and at.brief["best"]["scores"]["score"] >= goal
-    ideas = _ablations(at) if reached else _remedies(at) + _first_wave(at) + _reinforce(at)
+    ideas = _ablations(at) if reached else _remedies(at) + _first_wave(at) + _second_wave(at)
     if not reached:
         ideas += _ablations(at)
     fresh = [idea for idea in _distinct(ideas) if idea.key not in at.tried and at.affordable(idea)]
@@ -110,15 +110,17 @@ def _experiments(at: Position) -> Plan:
         return _finish(at, f"the goal of {goal:.0%} on dev is reached.")
     if at.stagnation >= PATIENCE:
         return _finish(at, f"{at.stagnation} further experiments brought no significant gain.")
-    if not any("plateau" in o["parameters"].get("needs", []) for o in at.orders_to("literature")):
+    if not at.widened:
         known = [recipe["id"] for recipe in at.recipes]
         return Plan(
             assessment=_assessment(at) + " No idea is left among the known recipes: widen the search.",
             orders=[_order("literature", "Find what helps on a plateau.", 60, needs=["plateau"], exclude=known)],
         )
     wider = [idea for idea in _distinct(_widening(at)) if idea.key not in at.tried and at.affordable(idea)]
-    if wider:
-        return _send(at, wider)
+    pairs = _pairs(at)
+    if wider or pairs:
+        plan = _send(at, wider)
+        return plan.model_copy(update={"orders": [*plan.orders, *pairs]})
     return _finish(at, "no idea is left that is new and fits the time.")
 
 
@@ -153,9 +155,47 @@ def _first_wave(at: Position) -> list[Idea]:
     ]
 
 
+def _second_wave(at: Position) -> list[Idea]:
+    """What builds on the supervised candidates once all are decided, in the order in which its recipes are ranked."""
+    if at.undecided:
+        return []
+    # pairs that were built on a plateau wait for their turn in the wider search, which fills all slots
+    ideas = [*_reinforce(at), *([] if at.widened else _prefer(at))]
+    return sorted(ideas, key=lambda idea: -at.prior(idea.recipe))
+
+
+def _prefer(at: Position) -> list[Idea]:
+    """Preference pairs from the best's supervised checkpoint, once in a run; they exist only where something asked for
+    them."""
+    parent = at.supervised(at.best)
+    if parent is None or any(e["method"] == "dpo" and e["purpose"] == "candidate" for e in at.experiments):
+        return []
+    return [
+        Idea(
+            "dpo",
+            s["id"],
+            parent,
+            f"{parent} has seen right answers alone: {s['rows']} pairs also show it what to avoid.",
+            recipe=at.recipe_for("dpo"),
+        )
+        for s in at.sets("dpo")[:1]
+    ]
+
+
+def _pairs(at: Position) -> list[OrderDraft]:
+    """An order for preference pairs, once, where a recipe asks for them and the audited data has none yet."""
+    recipe = at.recipe_for("dpo")
+    usable = [p["id"] for p in at.brief["profiles"] if p["verdict"] != "rejected"]
+    asked = any("dpo" in order["parameters"].get("methods", []) for order in at.orders_to("data"))
+    if recipe is None or asked or not usable or at.sets("dpo") or at.supervised(at.best) is None:
+        return []
+    objective = "Build preference pairs from what was audited already."
+    return [_order("data", objective, 60, inputs=[*usable, recipe], methods=["dpo"], recipes=[recipe])]
+
+
 def _reinforce(at: Position) -> list[Idea]:
-    """Reinforcement from the best, once all supervised candidates are decided; it needs rewards that can fire."""
-    if at.undecided or any(e["method"] == "grpo" for e in at.chain(at.best)):
+    """Reinforcement from the best, which needs rewards that can fire."""
+    if any(e["method"] == "grpo" for e in at.chain(at.best)):
         return []
     scores = at.brief["best"]["scores"]
     if scores is None or scores["score"] < 0.05:
@@ -217,6 +257,10 @@ def _ablations(at: Position) -> list[Idea]:
                 for s in at.sets("sft", "worked", "mixed")
                 if s["id"] != node["training_set"] and node["parent"] == "base"
             ]
+        elif (below := at.by_id.get(node["parent"])) is not None and below["method"] == "dpo":
+            ideas.append(
+                _without(node, node["training_set"], below["parent"], "the preference stage before it is left out")
+            )
         elif node["parent"] != "base":
             ideas.append(_without(node, node["training_set"], "base", "the supervised stage is left out"))
     halved = {"num_train_epochs": 0.5 * float(chain[-1]["config"].get("num_train_epochs", 1))}
@@ -248,7 +292,9 @@ def _widening(at: Position) -> list[Idea]:
         return [
             Idea("sft", s["id"], "base", "Every other set, since the first brought nothing.") for s in at.sets("sft")
         ]
-    node, ideas = chain[0], []
+    ideas = _prefer(at)
+    # the rates of preference pairs, near a reference model, are no measure for other methods
+    node = next((e for e in chain if e["method"] != "dpo"), chain[0])
     rate = float(node["config"].get("learning_rate", 1e-5))
     used = {e["training_set"] for e in chain}
     if node["method"] == "grpo" and node["config"].get("max_steps"):

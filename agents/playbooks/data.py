@@ -11,8 +11,10 @@ from posttrain_crew.tasks.contracts import DataResult, RejectedDataset
 
 __all__ = ["policy"]
 
-_BUILDABLE = frozenset({"sft", "grpo"})
+_BUILDABLE = frozenset({"sft", "dpo", "grpo"})
 """Methods that build_training_set serves."""
+_UNASKED = frozenset({"sft", "grpo"})
+"""What is built where neither the order nor a recipe names a method; pairs are made only when something asks."""
 _MOST_FETCHED = 8
 """Datasets of one search; each costs an audit, and what comes behind these has little that speaks for it."""
 _MOST_FOUND = 15
@@ -25,6 +27,8 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
     """The next move."""
     if not conversation.tools:
         return _final(conversation)
+    if _given(conversation):
+        return _build(conversation)  # an order that brings profiles wants another set of what was audited before
     if conversation.can("search_datasets") and not conversation.made("search_datasets"):
         return ToolCalls([ToolCall("search_datasets", _search(conversation))])
     if conversation.can("fetch_dataset") and not conversation.made("list_candidates"):
@@ -42,6 +46,11 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
     if waiting := [name for name in names if name not in audited]:
         together = -(-len(names) // _MOST_AUDIT_TURNS)
         return ToolCalls([ToolCall("audit_dataset", {"dataset": name}) for name in waiting[:together]])
+    return _build(conversation)
+
+
+def _build(conversation: Conversation) -> ToolCalls | Final:
+    """The next build, or the end."""
     built = [call.arguments for call in conversation.made("build_training_set")]
     for build in _builds(conversation):
         if build not in built:
@@ -110,7 +119,19 @@ def _name(item: dict[str, Any]) -> str:
     return str(item.get("dataset") or item.get("name"))
 
 
+def _given(conversation: Conversation) -> list[dict[str, Any]]:
+    """The dataset profiles among the order's entries."""
+    entries = conversation.input.get("entries") or {}
+    return [
+        {"id": name, **body}
+        for name, body in entries.items()
+        if isinstance(body, dict) and "verdict" in body and "dataset" in body
+    ]
+
+
 def _profiles(conversation: Conversation) -> list[dict[str, Any]]:
+    if given := _given(conversation):
+        return given
     return [profile for profile in conversation.results("audit_dataset") if isinstance(profile, dict)]
 
 
@@ -129,14 +150,16 @@ def _rank(profile: dict[str, Any]) -> tuple[bool, float, int, int, str]:
 
 
 def _methods(conversation: Conversation) -> set[str]:
-    """Methods that the order's recipes ask for; without any that is known, supervised and reinforcement both."""
+    """Methods that the order names, or else its recipes; without any that is known, supervised and reinforcement."""
+    named = {str(method) for method in conversation.parameters.get("methods") or []} & _BUILDABLE
     known = {str(body["method"]) for body in _recipes(conversation).values() if "method" in body}
-    return known & _BUILDABLE or set(_BUILDABLE)
+    return named or known & _BUILDABLE or set(_UNASKED)
 
 
 def _builds(conversation: Conversation) -> list[dict[str, Any]]:
     """Arguments of the builds, best first; the same in every turn."""
     methods = _methods(conversation)
+    paired = [p["dataset"] for p in _usable(conversation) if p.get("format") == "preference"]
     plain = [p for p in _usable(conversation) if p.get("format") != "preference"]
     worked = [p["dataset"] for p in plain if p.get("answer_style") in ("worked", "mixed")]
     terse = [p["dataset"] for p in plain if p.get("answer_style") == "terse"]
@@ -151,6 +174,9 @@ def _builds(conversation: Conversation) -> list[dict[str, Any]]:
             builds.append({"datasets": terse, "method": "sft", "style": "terse"})
     if "grpo" in methods and checkable:
         builds.append({"datasets": checkable, "method": "grpo", "style": "any"})
+    if "dpo" in methods and (paired or worked):
+        # people's pairs say more than pairs made of a right answer and a wrong letter
+        builds.append({"datasets": paired or worked, "method": "dpo", "style": "any"})
     return builds
 
 
@@ -173,7 +199,7 @@ def _final(conversation: Conversation) -> Final:
     if sets:
         made = "; ".join(f"{s['id']} ({s.get('method')}, {s.get('style')}, {s.get('rows')} rows)" for s in sets)
         summary = f"{len(profiles)} datasets audited, {len(rejected)} rejected. Built: {made}."
-    elif not _candidates(conversation):
+    elif not _profiles(conversation) and not _candidates(conversation):
         errors = conversation.errors()
         summary = f"No training set: there are no candidates{f' ({errors[-1]})' if errors else ''}."
     elif not _usable(conversation):

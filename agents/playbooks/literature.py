@@ -131,6 +131,12 @@ def _varied(drafts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return first + rest
 
 
+def _failed(conversation: Conversation) -> list[str]:
+    """Sources that some answer lacked."""
+    results = [call.result for call in conversation.calls if isinstance(call.result, dict)]
+    return sorted({str(one["source"]) for result in results for one in result.get("failed_sources", [])})
+
+
 def _final(conversation: Conversation) -> Final:
     posted = sorted(conversation.results("post_recipe"), key=lambda recipe: -float(recipe["prior"]))
     papers = conversation.results("read_paper")
@@ -144,8 +150,12 @@ def _final(conversation: Conversation) -> Final:
         summary += " Reported scores are of other models and data: reasons to try, no forecast."
     else:
         errors = conversation.errors()
-        why = errors[-1] if errors else "the papers read support no recipe for these needs that was not tried already"
-        summary = f"{len(papers)} papers were read, no recipe was posted: {why}"[:900]
+        why = "the papers read support no recipe for these needs that was not tried already"
+        if not papers:
+            why = "the searches found no paper"
+        summary = f"{len(papers)} papers were read, no recipe was posted: {errors[-1] if errors else why}"[:900]
+    if failed := _failed(conversation):
+        summary += f" Could not be asked in full: {', '.join(failed)}; what they know is missing."
     return Final(
         LiteratureResult(
             recipes=list(dict.fromkeys(recipe["id"] for recipe in posted)),

@@ -125,6 +125,19 @@ class Position:
             subject = self.by_id[subject]["parent"]
         return found
 
+    def supervised(self, subject: str) -> str | None:
+        """The nearest experiment of a chain that was supervised: where preference pairs start from."""
+        return next((str(node["id"]) for node in self.chain(subject) if node["method"] == "sft"), None)
+
+    def prior(self, recipe: str | None) -> float:
+        """How promising the literature holds a recipe to be, 0-1; 0 for none."""
+        return next((float(each["prior"]) for each in self.recipes if each["id"] == recipe), 0.0)
+
+    @property
+    def widened(self) -> bool:
+        """Whether the literature was asked what helps on a plateau."""
+        return any("plateau" in order["parameters"].get("needs", []) for order in self.orders_to("literature"))
+
     @property
     def undecided(self) -> list[dict[str, Any]]:
         """Candidates that are still under way."""

@@ -75,6 +75,8 @@ def _corrected(call: ToolCall, changes: dict[str, Any], seconds: float) -> dict[
     steps, estimate = int(plan.get("steps") or 0), float(plan.get("estimate_seconds") or 0)
     if estimate > seconds and steps > _MIN_STEPS:
         return {**changes, "max_steps": max(_MIN_STEPS, min(steps - 1, int(steps * seconds / estimate * 0.9)))}
+    if (adapter := plan.get("adapter")) and not changes.get("use_peft"):
+        return {**changes, **adapter}  # no batch of all weights would fit
     config = plan.get("config") or {}
     batch = int(config.get("per_device_train_batch_size") or 1)
     if "GiB" in text and batch > 1 and batch % 2 == 0:

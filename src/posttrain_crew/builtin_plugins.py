@@ -53,9 +53,12 @@ def register_tools(workspace: Workspace) -> dict[str, object]:
 
 @hookimpl
 def register_compute() -> dict[str, Callable[..., Compute]]:
+    from posttrain_crew.tools.compute.hf_jobs import HfJobsCompute
     from posttrain_crew.tools.compute.local import LocalCompute
+    from posttrain_crew.tools.compute.ray_jobs import RayCompute
+    from posttrain_crew.tools.compute.slurm import SlurmCompute
 
-    return {"local": LocalCompute}
+    return {"local": LocalCompute, "slurm": SlurmCompute, "ray": RayCompute, "hf-jobs": HfJobsCompute}
 
 
 @hookimpl

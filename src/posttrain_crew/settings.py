@@ -45,6 +45,11 @@ class Settings(BaseSettings):
     llm_price_out: float | None = None
     slots: int = Field(default=0, ge=0)
     """Jobs that run side by side on this machine; 0: one per accelerator, or one per CPU core up to 2 without one."""
+    gpu_python: str | None = None
+    """Python of the environment with CUDA and vLLM (`crew setup gpu`), which training jobs on this machine run in; vLLM
+    pins its own torch and transformers, so crew itself stays in another."""
+    job_memory_gib: float = Field(default=0.0, ge=0)
+    """RAM that one job of this machine may take, GiB; 0: no limit."""
     s2_url: str = "https://api.semanticscholar.org"
     s2_api_key: SecretStr | None = None
     """A key raises Semantic Scholar's limit from a pool shared by all users to one request a second."""

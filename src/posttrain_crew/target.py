@@ -60,8 +60,10 @@ class Training(_Part):
     """Starting points for this base model; a recipe may change them."""
 
     sft: dict[str, float | int | str | bool] = {}
+    dpo: dict[str, float | int | str | bool] = {}
+    """On top of those of `sft` that are about the machine, which hold for DPO, too."""
     grpo: dict[str, float | int | str | bool] = {}
-    seconds_per_step: dict[Literal["sft", "grpo"], float] = {}
+    seconds_per_step: dict[Literal["sft", "dpo", "grpo"], float] = {}
     """First guess for the planner; replaced by what the run measures."""
     evaluation_seconds: float = 60.0
     startup_seconds: float = 15.0

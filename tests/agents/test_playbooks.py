@@ -94,6 +94,41 @@ def test_data_serves_only_the_methods_of_its_recipes() -> None:
     assert [a["method"] for name, a in made if name == "build_training_set"] == ["grpo"]
 
 
+def builds(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, list[str]]]:
+    return [(arguments["method"], arguments["datasets"]) for name, arguments in made if name == "build_training_set"]
+
+
+def test_data_makes_pairs_only_when_something_asks() -> None:
+    profiles = [
+        profile(1, "a", "worked", "usable"),
+        profile(2, "b", "worked", "usable_after_cleaning"),
+        profile(3, "short", "terse", "usable"),
+    ]
+    entries = {name: {"method": name} for name in ("sft", "grpo", "dpo")}
+    _, without = drive("data", {"recipes": ["sft", "grpo"]}, data_tools(profiles), entries=entries)
+    result, made = drive("data", {"recipes": ["sft", "grpo", "dpo"]}, data_tools(profiles), entries=entries)
+    assert builds(made) == [*builds(without), ("dpo", ["a", "b"])] and len(result.training_sets) == len(builds(made))
+    assert "dpo" not in {method for method, _ in builds(drive("data", {}, data_tools(profiles))[1])}
+
+
+def test_data_takes_judged_pairs_before_made_ones() -> None:
+    pairs = profile(2, "judged", "none", "usable", format="preference")
+    tools = data_tools([profile(1, "a", "worked", "usable"), pairs])
+    _, made = drive("data", {"methods": ["dpo"]}, tools)
+    assert builds(made) == [("dpo", ["judged"])]
+
+
+def test_data_builds_from_profiles_that_the_order_brings() -> None:
+    known = {"prof-1": profile(1, "a", "worked", "usable"), "prof-2": profile(2, "t", "terse", "usable")}
+    entries = {name: {"kind": "dataset_profile", **body} for name, body in known.items()}
+    tools = {**hub_tools(list(known.values()), {"candidates": []})}
+    result, made = drive("data", {"methods": ["dpo"]}, tools, entries={**entries, "rec-1": {"method": "dpo"}})
+    assert [name for name, _ in made] == ["build_training_set"] and builds(made) == [("dpo", ["a"])]
+    assert result.profiles == ["prof-1", "prof-2"] and "ts-1 (dpo" in result.summary
+    result, made = drive("data", {"methods": ["dpo"]}, tools, entries={"prof-2": entries["prof-2"]})
+    assert made == [] and result.training_sets == [] and "no build" in result.summary
+
+
 def test_data_with_nothing_usable_says_why() -> None:
     result, _ = drive("data", {}, data_tools([profile(1, "a", "worked", "rejected")]))
     assert result.training_sets == [] and "all 1 candidates were rejected" in result.summary
@@ -196,6 +231,17 @@ def test_trainer_halves_a_batch_that_does_not_fit() -> None:
     assert launches[0]["changes"] == {
         "learning_rate": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
     }  # fmt: skip
+
+
+def test_trainer_takes_an_adapter_where_no_batch_of_all_weights_fits() -> None:
+    launches: list[dict[str, Any]] = []
+    adapter = {"use_peft": True, "learning_rate": 1e-3}
+    big = {"steps": 9, "estimate_seconds": 9, "problems": ["it needs 90 GiB, and a job has 8 GiB."], "adapter": adapter,
+           "config": {"per_device_train_batch_size": 8}}  # fmt: skip
+    fits = {"steps": 9, "estimate_seconds": 9, "problems": [], "adapter": None}
+    result, _ = drive("trainer", ORDER, trainer_tools([big, fits], launches))
+    assert launches[0]["changes"] == adapter
+    assert "use_peft" in result.reason, "another way of training than the ordered one is told"
 
 
 def test_trainer_plans_for_the_time_that_the_run_has_left() -> None:

@@ -43,9 +43,9 @@ SchedulerParameters=sched_min_interval=100000,batch_sched_delay=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
-SlurmdTimeout=6
+SlurmdTimeout=4
 SlurmctldTimeout=30
-MessageTimeout=10
+MessageTimeout=5
 InactiveLimit=0
 KillWait=2
 MinJobAge=120
@@ -90,7 +90,7 @@ class SlurmCluster:
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
         host = socket.gethostname().split(".")[0]
-        ports = dict(zip(("ctld_port", "n1_port", "n2_port"), _free_ports(3), strict=True))
+        ports = dict(zip(("ctld_port", "n1_port", "n2_port"), free_ports(3), strict=True))
         self.conf.write_text(CONF.format(root=self.root, host=host, user="root", **ports))
         self._run(
             "munged", "--foreground", "--force", f"--socket={self.root}/munge.socket", f"--key-file={key}",
@@ -137,6 +137,19 @@ class SlurmCluster:
             except psutil.NoSuchProcess:
                 continue
         process.wait(timeout=10)
+
+    def repair(self) -> None:
+        """No job, both nodes and the controller at work again."""
+        if "slurmctld" not in self._processes:
+            self.start_controller()
+            _until(lambda: self.nodes(), "slurmctld")
+        self.command("scancel", "--user=root", "--full", "--signal=KILL")
+        self.command("scancel", "--user=root")
+        for name in ("n1", "n2"):
+            if name not in self._processes:
+                self.start_node(name)
+        self.command("scontrol", "update", "nodename=n1,n2", "state=resume")
+        _until(lambda: set(self.nodes().values()) == {"idle"}, "the nodes", self._logs)
 
     def nodes(self) -> dict[str, str]:
         """State by node name."""
@@ -193,7 +206,7 @@ def _until(condition: object, what: str, details: object = None) -> None:
         time.sleep(0.05)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

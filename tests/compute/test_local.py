@@ -29,6 +29,14 @@ MODULES = {
         print("child", child.pid, flush=True)
         time.sleep(60)
     """,
+    "takes_too_much": """
+        import json
+        try:
+            taken = bytearray(3 << 30)
+            print("taken", len(taken))
+        except MemoryError:
+            print("refused")
+    """,
     "ends": "import os, sys; print(sorted(os.environ)); print(os.environ['OMP_NUM_THREADS'], sys.argv[1])",
 }
 PATIENCE_S = 60.0
@@ -185,3 +193,18 @@ def test_slots_follow_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [index for _, _, index in _gpus()] == [1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert LocalCompute().capacity().device == "cpu"
+
+
+def test_a_job_cannot_take_more_memory_than_it_may(spec: Callable[..., JobSpec]) -> None:
+    bounded = LocalCompute(slots=1, threads_per_job=1, memory_gib=1.0)
+    assert bounded.capacity().device_memory_gib <= 1.0
+    handle = bounded.submit(spec("takes_too_much"))
+    until(lambda: bounded.status(handle) == "ended")
+    assert bounded.logs(handle) in ("refused", ""), "refused by its own limit, or killed by that of its group"
+    assert "taken" not in bounded.logs(handle)
+
+
+def test_one_machine_does_not_take_a_job_of_two(compute: LocalCompute, spec: Callable[..., JobSpec]) -> None:
+    wanted = spec("naps")
+    with pytest.raises(JobError, match="2 nodes"):
+        compute.submit(JobSpec("exp-1", wanted.module, wanted.config, 60.0, nodes=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -95,3 +96,37 @@ def test_a_query_adds_no_parameter(served: Loopback) -> None:
     assert asked and served.unknown_parameters == []
     assert dict(asked[0].parameters)["query"].startswith("grpo & limit=1#x GET /")
     assert len(asked[0].query) < 4000
+
+
+def test_filters_passages_likes_and_the_day_are_asked_for_by_people(served: Loopback) -> None:
+    assert all(p["citation_count"] >= 4 for p in last("search", "worked solutions", "--min-citations", "4")["papers"])
+    served.faults.add("s2", "503", times=None)
+    assert isinstance(failure("search", "reasoning", "--year-to", "2026"), ServiceUnavailableError)  # not unfiltered
+    served.faults.clear()
+    assert last("similar", "2609.90001", "--limit", "3")["papers"]
+    assert last("passages", "unit", "--paper", "2609.90007")["passages"][0]["paper"]["ids"]["arxiv"] == "2609.90007"
+    assert last("daily", "--limit", "3")["papers"]
+    assert isinstance(failure("daily", "--day", "yesterday"), InputError)
+
+
+def test_the_cache_says_where_it_is_and_can_be_cleared() -> None:
+    last("search", "worked solutions reasoning small models")
+
+    def told(*arguments: str) -> dict[str, Any]:
+        done = CliRunner().invoke(app, ["papers", "cache", "--json", *arguments])
+        value: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        return value
+
+    kept = told()
+    assert {"semantic_scholar", "arxiv", "huggingface"} <= {row["service"] for row in kept["services"] if row["bytes"]}
+    assert sum(row["answers"] for row in told("--clear")["services"]) == 0
+
+
+def test_without_a_network_the_library_answers_and_says_that_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("S2", "ARXIV_API", "ARXIV"):
+        monkeypatch.setenv(f"CREW_{name}_URL", "http://127.0.0.1:9")  # the discard port: nobody listens
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    done = CliRunner().invoke(app, ["papers", "search", "grpo"])
+    assert done.exit_code == 0 and "2402.03300" in done.stdout and time.monotonic() - start < 20
+    assert done.stderr.count("cannot be reached") == 3 and "only the library" in done.stderr

@@ -226,6 +226,98 @@ def test_goal_reached_leaves_only_the_ablation() -> None:
     assert "goal" in done.finish_reason
 
 
+def with_pairs(prior: float) -> dict[str, Any]:
+    """A board whose data order had a recipe for preference pairs among its own."""
+    brief = researched()
+    brief["recipes"].append(recipe("rec-3", "dpo", "preference", prior))
+    brief["training_sets"].append(training_set("ts-5", "dpo", "preference", ["a"]))
+    return brief
+
+
+def told(brief: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What a plan orders of the trainer."""
+    orders = [o.parameters for o in plan(brief).orders if o.specialist == "trainer"]
+    return [(p["method"], p["training_set"], p["parent"]) for p in orders]
+
+
+SUPERVISED = experiment("exp-1"), experiment("exp-2", training_set="ts-2", decision="discard")
+
+
+@pytest.mark.parametrize(("prior", "order"), [(0.9, ["dpo", "grpo"]), (0.3, ["grpo", "dpo"])])
+def test_pairs_build_on_the_best_supervised_checkpoint_in_the_order_of_the_recipes(
+    prior: float, order: list[str]
+) -> None:
+    brief = with_pairs(prior)
+    assert {method for method, _, _ in told(brief)} == {"sft"}, "supervised candidates come first"
+    under_way = trained(brief, SUPERVISED[0], SUPERVISED[1] | {"stage": "evaluated", "decision": None}, best="exp-1")
+    assert not {"dpo", "grpo"} & {method for method, _, _ in told(under_way)}
+    sent = told(trained(brief, *SUPERVISED, best="exp-1"))
+    assert [method for method, _, _ in sent] == order
+    assert ("dpo", "ts-5", "exp-1") in sent
+    orders = plan(trained(brief, *SUPERVISED, best="exp-1")).orders
+    assert next(o.parameters["recipe"] for o in orders if o.parameters["method"] == "dpo") == "rec-3"
+
+
+def test_pairs_are_tried_once_and_from_the_supervised_stage() -> None:
+    reinforced = experiment("exp-3", method="grpo", training_set="ts-4", parent="exp-1", style="verifiable-prompts")
+    brief = trained(with_pairs(0.3), *SUPERVISED, reinforced, best="exp-3")
+    assert ("dpo", "ts-5", "exp-1") in told(brief)
+    pairs = experiment("exp-4", method="dpo", training_set="ts-5", parent="exp-1", decision="discard")
+    later = trained(with_pairs(0.3), *SUPERVISED, reinforced, pairs, best="exp-3")
+    assert "dpo" not in {method for method, _, _ in told(later)}
+
+
+def test_reinforcement_goes_on_from_pairs_that_helped_and_they_are_ablated() -> None:
+    pairs = experiment("exp-3", method="dpo", training_set="ts-5", parent="exp-1", style="preference")
+    brief = trained(with_pairs(0.9), *SUPERVISED, pairs, best="exp-3")
+    assert told(brief) == [("grpo", "ts-4", "exp-3"), ("dpo", "ts-5", "base")]
+    assert plan(brief).orders[1].parameters["ablates"] == "exp-3"
+    reinforced = experiment("exp-4", method="grpo", training_set="ts-4", parent="exp-3", style="verifiable-prompts")
+    brief = trained(with_pairs(0.9), *SUPERVISED, pairs, reinforced, best="exp-4")
+    assert told(brief) == [("grpo", "ts-4", "exp-1")], "the preference stage is what is left out"
+
+
+def test_pairs_that_nobody_made_yet_are_ordered_when_the_search_widens() -> None:
+    stuck = [
+        *SUPERVISED,
+        experiment("exp-3", method="grpo", training_set="ts-4", parent="exp-1", decision="abandon"),
+        experiment("exp-4", training_set="ts-3", purpose="ablation", ablates="exp-1", decision="keep_as_ablation"),
+    ]
+    brief = trained(researched(), *stuck, best="exp-1")
+    asked = {"id": "wo-9", "specialist": "literature", "parameters": {"needs": ["plateau"]}}
+    brief["orders"].append(asked | {"done": True, "ok": True, "error": ""})
+    before = plan(brief).orders
+    assert "data" not in {o.specialist for o in before}, "no recipe asks for pairs"
+
+    brief["recipes"].append(recipe("rec-3", "dpo", "preference", 0.9))
+    orders = plan(brief).orders
+    assert [o.parameters for o in orders[:-1]] == [o.parameters for o in before], "nothing else changes"
+    assert (orders[-1].specialist, orders[-1].parameters["methods"]) == ("data", ["dpo"])
+    assert orders[-1].inputs == ["prof-1", "rec-3"]
+
+    order = {"id": "wo-10", "specialist": "data", "parameters": orders[-1].parameters, "done": True, "ok": True}
+    brief["orders"].append(order | {"error": ""})
+    assert [o.specialist for o in plan(brief).orders] == ["trainer", "trainer"], "asked once, also when none came"
+    brief["training_sets"].append(training_set("ts-5", "dpo", "preference", ["a"]))
+    assert told(brief)[0] == ("dpo", "ts-5", "exp-1")
+    assert len(told(brief)) == 2, "the other slot is not left idle"
+
+
+def test_the_rate_of_pairs_is_no_measure_for_what_comes_after() -> None:
+    stuck = [
+        *SUPERVISED,
+        experiment("exp-3", method="dpo", training_set="ts-5", parent="exp-1", config={"learning_rate": 1e-6}),
+        experiment("exp-4", method="grpo", training_set="ts-4", parent="exp-3", decision="discard"),
+        experiment("exp-5", training_set="ts-5", purpose="ablation", ablates="exp-3", decision="keep_as_ablation"),
+    ]
+    brief = trained(with_pairs(0.9), *stuck, best="exp-3")
+    asked = {"id": "wo-9", "specialist": "literature", "parameters": {"needs": ["plateau"]}}
+    brief["orders"].append(asked | {"done": True, "ok": True, "error": ""})
+    orders = plan(brief).orders
+    assert orders[0].parameters["parent"] == "exp-3"
+    assert orders[0].parameters["changes"] == {"learning_rate": 5e-4}
+
+
 def test_widens_on_stagnation_and_then_ends() -> None:
     brief = trained(
         researched(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,14 @@ from posttrain_crew.blackboard import Blackboard
 from posttrain_crew.budget import Budget, Limits
 from posttrain_crew.entries import Evaluation, RunStarted
 from posttrain_crew.events import Events
-from posttrain_crew.files import atomic_write_json
+from posttrain_crew.files import atomic_write_json, sha256_file
 from posttrain_crew.rundir import RunDirectory
 from posttrain_crew.target import Target, load_target
 from posttrain_crew.tools.compute.base import Backend, Capacity, JobHandle, JobSpec, JobState
+from posttrain_crew.tools.data import audit
 from posttrain_crew.tools.data.audit import Auditor
-from posttrain_crew.tools.data.cleaning import Examination, read
+from posttrain_crew.tools.data.cleaning import Examination, Reading, examine, read
+from posttrain_crew.tools.data.contamination import ContaminationIndex
 from posttrain_crew.tools.data.labels import answers_by_question
 from posttrain_crew.tools.data.reader import open_dataset
 from posttrain_crew.tools.embedded.catalogue import write_catalogue
@@ -27,6 +29,37 @@ from posttrain_crew.tools.workspace import Workspace
 TARGET = Path(posttrain_crew.targets.__path__[0]) / "gpqa-mini.yaml"
 
 Counts = dict[str, dict[str, int]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def once() -> Iterator[None]:
+    """What takes seconds is done once a session for the same input: a benchmark's index, the row checks of a file.
+
+    Both depend on nothing but that input; each is still done for real the first time.
+    """
+    indices: dict[str, ContaminationIndex] = {}
+    examined: dict[tuple[object, ...], Examination] = {}
+    of_target = ContaminationIndex.of_target
+
+    def index_of(target: Target) -> ContaminationIndex:
+        key = target.model_dump_json(exclude={"candidates", "deny_datasets"})
+        if key not in indices:
+            indices[key] = of_target(target)
+        return indices[key]
+
+    def examine_once(reading: Reading, index: ContaminationIndex, similarity: float) -> Examination:
+        digests = tuple(map(sha256_file, reading.dataset.files))
+        key = (digests, len(reading.examples), reading.format, id(index), similarity)
+        if id(index) not in map(id, indices.values()) or not digests:
+            return examine(reading, index, similarity)
+        if key not in examined:
+            examined[key] = examine(reading, index, similarity)
+        return replace(examined[key], reading=reading)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ContaminationIndex, "of_target", staticmethod(index_of))
+        patch.setattr(audit, "examine", examine_once)
+        yield
 
 
 @pytest.fixture(scope="session")

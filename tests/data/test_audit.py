@@ -12,7 +12,7 @@ from posttrain_crew.entries import DatasetProfile
 from posttrain_crew.errors import DatasetError
 from posttrain_crew.target import Target
 from posttrain_crew.tools.data.audit import Auditor, LabelEvidence, audit_path
-from posttrain_crew.tools.data.cleaning import read
+from posttrain_crew.tools.data.cleaning import examine, read
 from posttrain_crew.tools.data.reader import open_dataset
 
 from .conftest import Catalogue
@@ -112,7 +112,8 @@ def test_a_weak_probe_does_not_outweigh_consistent_workings(auditor: Auditor, ca
 def test_table_over_the_catalogue_is_quick(auditor: Auditor, catalogue: Catalogue, noise: Catalogue) -> None:
     started = time.process_time()
     for name in catalogue.examined:
-        examination = auditor.examine(read(open_dataset(catalogue.root / name, name)))
+        reading = read(open_dataset(catalogue.root / name, name))
+        examination = examine(reading, auditor.index, auditor.thresholds.near_duplicate_similarity)
         found = auditor.audit(examination, others=catalogue.others(name))
         print(f"{name:28} {found.verdict:22} {found.reason}")
     took = time.process_time() - started  # of this process: others share the cores
@@ -125,6 +126,22 @@ def test_the_audit_does_not_know_names(auditor: Auditor, catalogue: Catalogue, t
     (tmp_path / "renamed").symlink_to(catalogue.root / "classroom" / "stem-explained")
     found = audit_path(tmp_path / "renamed", auditor.target)
     assert found.dataset == "renamed" and found.verdict == "usable_after_cleaning"
+
+
+def test_more_than_fits_into_memory_is_left_unread_and_told(auditor: Auditor, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{n} " + "x" * 10_000, "answer": "1"}) + "\n" for n in range(500)))
+    dataset = open_dataset(path)
+    for limit, most, count, whole in (
+        (None, 2**30, 500, True), (500, 2**30, 500, True), (499, 2**30, 499, False), (None, 3_000_000, 292, False),
+        (None, 1_000_000, 98, False), (None, 10, 1, False),
+    ):  # fmt: skip
+        reading = read(dataset, limit, most)
+        assert (len(reading.examples), reading.whole) == (count, whole)
+        assert reading.bytes < most + 11_000
+    found = auditor.audit(auditor.examine(read(dataset, None, 3_000_000)))
+    assert (found.measures["rows_all_read"], found.rows) == (0, 292) and 2.9e6 < found.measures["bytes_read"] < 3.1e6
+    assert "only its first 292 rows (3 MiB) were read" in found.reason
 
 
 def test_hostile_files(auditor: Auditor, target: Target, tmp_path: Path) -> None:

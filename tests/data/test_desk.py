@@ -33,7 +33,7 @@ def test_tools_and_listing(make_workspace: MakeWorkspace, catalogue: Catalogue) 
     desk = DataDesk(make_workspace([catalogue.root]))
     tools = {tool.name: tool for tool in tools_of(desk)}
     offline = {name for name, tool in tools.items() if not tool.online}
-    assert offline == {"list_candidates", "probe_labels", "audit_dataset", "build_training_set"}
+    assert offline == {"list_candidates", "probe_labels", "audit_dataset", "profile_dataset", "build_training_set"}
     listed = {each["dataset"]: each for each in json.loads(tools["list_candidates"]({}))}
     assert set(listed) == set(catalogue.examined)
     assert listed[STEPS]["rows"] == 1800 and listed[STEPS]["columns"] == ["question", "choices", "answer", "solution"]
@@ -97,6 +97,54 @@ def test_build(make_workspace: MakeWorkspace, catalogue: Catalogue) -> None:
     terse = desk.build_training_set([SHORT], "sft", "terse", max_rows=50)
     assert {row["completion"][0]["content"] for row in lines(workspace, terse)} <= {f"Answer: {x}" for x in "ABCD"}  # type: ignore[index]
     workspace.board.verify()
+
+
+def test_a_profile_shows_no_row_of_the_benchmark(make_workspace: MakeWorkspace, tmp_path: Path) -> None:
+    root, leaks = tmp_path / "sets", items("dev")[:40]
+    own = [{"question": f"How many legs have {n} spiders?", "answer": str(8 * n)} for n in range(2, 6)]
+    for name, rows in (("made/leaks", []), ("made/mixed", own), ("deny/this", own)):
+        (root / name).mkdir(parents=True)
+        (root / name / "README.md").write_text("---\nlicense: mit\n---\n")
+        leaked = [{"question": item.question, "answer": item.choices[0]} for item in leaks]
+        (root / name / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*leaked, *rows]))
+    desk = DataDesk(make_workspace([root], deny=["deny/*"]))
+    tools = {tool.name: tool for tool in tools_of(desk)}
+    found = json.loads(tools["profile_dataset"]({"dataset": "made/leaks"}))
+    assert (found["rows"], found["licence"], found["samples"]) == (40, "mit", [])
+    assert found["columns"]["question"]["null_rate"] == 0
+    text = tools["profile_dataset"]({"dataset": "made/mixed"})
+    assert len(json.loads(text)["samples"]) == 2 and not any(item.question[:40] in text for item in leaks)
+    assert "deny list" in json.loads(tools["profile_dataset"]({"dataset": "deny/this"}))["message"]
+    assert "no candidate dataset" in json.loads(tools["profile_dataset"]({"dataset": "no/where"}))["message"]
+
+
+def test_pairs_weights_and_order(make_workspace: MakeWorkspace, catalogue: Catalogue) -> None:
+    workspace = make_workspace([catalogue.root])
+    desk = DataDesk(workspace)
+    for name in (STEPS, TUTOR):
+        desk.audit_dataset(name)
+    tools = {tool.name: tool for tool in tools_of(desk)}
+    wish = {"datasets": [STEPS, TUTOR], "method": "dpo", "max_rows": 300, "order": "length", "weights": {TUTOR: 0.5}}
+    built = json.loads(tools["build_training_set"](wish))
+    assert (built["style"], built["method"], built["rows"]) == ("preference", "dpo", 300)
+    assert {share["dataset"]: share["rows_out"] for share in built["sources"]} == {STEPS: 200, TUTOR: 100}
+    rows = lines(workspace, built)
+    assert all(row["chosen"] != row["rejected"] and set(row) == {"prompt", "chosen", "rejected"} for row in rows)
+    lengths = [len(str(row["prompt"])) for row in rows]
+    assert sum(lengths[:100]) < sum(lengths[-100:])
+    card = json.loads((workspace.run.absolute(built["path"]).parent / "card.json").read_text())
+    assert card["mixture"]["order"] == "length"
+
+    for wrong, told in (
+        ({"weights": {SHORT: 1.0}}, "not among the datasets"),
+        ({"weights": {STEPS: float("nan")}}, "must be 0.01 to 100"),
+        ({"weights": {STEPS: 1e9}}, "must be 0.01 to 100"),
+        ({"order": "difficulty"}, "pass_rate"),
+        ({"order": "random"}, "order"),
+        ({"style": "terse"}, "needs chosen replies with a working"),
+    ):
+        answer = json.loads(tools["build_training_set"]({**wish, **wrong}))
+        assert told in answer["message"], answer
 
 
 def test_probe_changes_the_verdict_once(make_workspace: MakeWorkspace, noise: Catalogue) -> None:

@@ -228,7 +228,9 @@ class HubJobs:
         known = self._place(owner).exists()
         self._place(owner).mkdir(parents=True, exist_ok=True)
         told = {"url": f"{request.base_url}{repo}", "name": repo, "id": repo}
-        return JSONResponse(told | ({"error": "You already created this model repo"} if known else {}), 409 if known else 200)
+        return JSONResponse(
+            told | ({"error": "You already created this model repo"} if known else {}), 409 if known else 200
+        )
 
     def _info(self, request: Request) -> Response:
         place = self._place(request.path_params["owner"])
@@ -236,8 +238,8 @@ class HubJobs:
             return _refused(404, "Repository not found", "RepoNotFound")
         name = f"{request.path_params['owner']}/crew-jobs"
         siblings = [{"rfilename": path.relative_to(place).as_posix()} for path in _files(place)]
-        return JSONResponse({"_id": "1" * 24, "id": name, "modelId": name, "sha": SHA, "private": True, "gated": False,
-                             "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings})  # fmt: skip
+        told = {"_id": "1" * 24, "id": name, "modelId": name, "sha": SHA, "private": True, "gated": False}
+        return JSONResponse({**told, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings})
 
     def _tree(self, request: Request) -> Response:
         place = self._place(request.path_params["owner"])
@@ -245,7 +247,12 @@ class HubJobs:
             return _refused(404, "Repository not found", "RepoNotFound")
         return JSONResponse(
             [
-                {"type": "file", "oid": _etag(path), "size": path.stat().st_size, "path": path.relative_to(place).as_posix()}
+                {
+                    "type": "file",
+                    "oid": _etag(path),
+                    "size": path.stat().st_size,
+                    "path": path.relative_to(place).as_posix(),
+                }
                 for path in _files(place)
             ]
         )
@@ -287,10 +294,14 @@ class HubJobs:
                 target = place / value["path"]
                 target.parent.mkdir(parents=True, exist_ok=True)
                 lfs = change["key"] == "lfsFile"
-                content = (self._folder / "lfs" / value["oid"]).read_bytes() if lfs else base64.b64decode(value["content"])
+                content = (
+                    (self._folder / "lfs" / value["oid"]).read_bytes() if lfs else base64.b64decode(value["content"])
+                )
                 target.write_bytes(content)
         url = f"{request.base_url}{request.path_params['owner']}/crew-jobs/commit/{SHA}"
-        return JSONResponse({"success": True, "commitUrl": url, "commitOid": SHA, "pullRequestUrl": None, "hookOutput": ""})
+        return JSONResponse(
+            {"success": True, "commitUrl": url, "commitOid": SHA, "pullRequestUrl": None, "hookOutput": ""}
+        )
 
     def _resolve(self, request: Request) -> Response:
         path = self._place(request.path_params["owner"]) / request.path_params["path"]

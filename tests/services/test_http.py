@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,19 @@ from tests.loopback.world import Loopback
 from tests.services.scripted import Asked, Reply, Scripted
 
 OK = Reply(b'{"a": 1}')
+
+
+class Clock:
+    """Time that passes by sleeping alone."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def service(server: Scripted, **options: Any) -> Service:
@@ -87,6 +101,65 @@ def test_a_pause_that_is_too_long_is_reported_at_once() -> None:
     assert caught.value.retry_after == 3600 and len(server.asked) == 1
 
 
+def test_a_long_pause_is_kept_by_the_questions_that_follow() -> None:
+    with Scripted(Reply(b"", 429, {"Retry-After": "3600"})) as server:
+        client = service(server)
+        for _ in range(3):
+            with pytest.raises(RateLimitedError) as caught:
+                client.get("x")
+    assert len(server.asked) == 1  # the service asked not to be asked
+    assert caught.value.retry_after is not None and 3590 < caught.value.retry_after <= 3600
+
+
+def test_one_question_has_patience_for_so_long_in_all() -> None:
+    waits: list[float] = []
+    with Scripted(Reply(b"", 429, {"Retry-After": "20"})) as server, pytest.raises(RateLimitedError) as caught:
+        service(server, waits=waits).get("x")  # 20 s are waited for, 40 s are not
+    assert [round(wait) for wait in waits] == [20] and len(server.asked) == 2
+    assert caught.value.retry_after == 20
+
+
+def test_a_bad_answer_does_not_renew_the_patience() -> None:
+    def answers(asked: Asked) -> Reply:
+        return Reply(b"no json") if len(server.asked) == 2 else Reply(b"", 503, {"Retry-After": "20"})
+
+    with Scripted(answers) as server, pytest.raises(ServiceUnavailableError):
+        service(server, clock=(clock := Clock()), sleep=clock.sleep).get_json("x")
+    assert len(server.asked) == 3  # 503, no JSON, and a 503 whose 20 s would be 40 in all
+
+
+def test_failed_tries_cost_patience() -> None:
+    gone = threading.Event()
+
+    def dawdle(_asked: Asked) -> Reply:
+        gone.wait(5)
+        return OK
+
+    with Scripted(dawdle) as server:
+        with pytest.raises(ServiceUnavailableError):
+            service(server, timeout_s=0.15, patience_s=0.1).get("x")
+        assert len(server.asked) == 1
+        gone.set()
+
+
+def test_a_download_that_comes_on_has_patience_again(tmp_path: Path) -> None:
+    body = bytes(range(256)) * 40
+
+    def piece(asked: Asked) -> Reply:
+        if len(server.asked) % 2:
+            return Reply(b"", 503, {"Retry-After": "20"})
+        start = int(asked.headers.get("range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        headers = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+        sent = 4000 if len(server.asked) == 2 else None
+        return Reply(body[start:], 206 if start else 200, headers, sent=sent)
+
+    with Scripted(piece) as server:
+        clock = Clock()
+        service(server, clock=clock, sleep=clock.sleep).download("f", tmp_path / "f", max_bytes=10**6)
+    assert (tmp_path / "f").read_bytes() == body and len(server.asked) == 4
+    assert clock.now > 40  # more than one question has patience for
+
+
 def test_pauses_between_tries_grow() -> None:
     waits: list[float] = []
     with Scripted(Reply(b"", 500)) as server, pytest.raises(ServiceUnavailableError):
@@ -126,11 +199,13 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(tmp_path: Path) -> 
         slow.close()
 
 
-def test_nothing_listening_is_an_outage() -> None:
+def test_nothing_listening_is_an_outage_that_is_found_out_soon() -> None:
+    waits: list[float] = []
     with Scripted(OK) as server:
-        port = server.port
+        pass
     with pytest.raises(ServiceUnavailableError, match="network"):
-        Service("babel", f"http://127.0.0.1:{port}", tries=2, backoff_s=0.01).get("x")
+        service(server, waits=waits).get("x")
+    assert len(waits) == 1  # once more, not four times
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ftp://127.0.0.1/"])
@@ -262,6 +337,20 @@ def test_a_damaged_file_of_the_cache_is_a_miss(tmp_path: Path, spoil: Callable[[
         stored.write_bytes(spoil(stored.read_bytes()))
         assert client.get("x", max_age_s=60).json() == {"a": 1}
         assert len(server.asked) == 2
+
+
+def test_the_oldest_answers_leave_a_cache_that_is_full(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "full", max_bytes=10_000)
+    for number in range(40):
+        cache.store(f"{number:064x}", b"x" * 500, {})
+        os.utime(tmp_path / "full" / f"{number:064x}", (number, number))
+    files, size = cache.size()
+    assert size <= 10_000 and 10 <= files < 20
+    assert cache.load(f"{39:064x}") is not None and cache.load(f"{0:064x}") is None
+    AnswerCache(tmp_path / "full", max_bytes=700).store("f" * 64, b"y" * 100, {})  # what others left counts, too
+    assert cache.size()[0] == 1 and cache.load("f" * 64) is not None
+    cache.clear()
+    assert cache.size() == (0, 0) and cache.load("f" * 64) is None
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_speed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ def test_requests_of_all_threads_keep_their_distance() -> None:
     for thread in threads:
         thread.join()
     assert sorted(waits) == [3.0, 6.0, 9.0]  # the first one starts at once
+
+
+def test_a_request_that_never_left_keeps_nobody_waiting() -> None:
+    waits: list[float] = []
+    pace = Pace(3.0, clock=lambda: 0.0, sleep=waits.append)
+    pace.wait()
+    pace.unused()
+    pace.hold(1)
+    pace.wait()
+    assert waits == [1.0]
 
 
 def test_a_hold_moves_the_next_request() -> None:
@@ -74,3 +85,10 @@ def test_sources_where_nothing_answers_are_told_before_a_run() -> None:
     told = unreachable(Services.parse("loopback", settings))
     assert isinstance(told, ServiceUnavailableError) and "tests.loopback" in str(told)
     assert unreachable(Services.parse("shipped")) is None
+
+
+def test_threads_that_ask_first_at_the_same_time_share_a_service() -> None:
+    services = Services.parse("loopback", Settings(loopback_url="http://127.0.0.1:9"))
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _number: services.hub, range(8)))
+    assert len({id(service) for service in made}) == 1

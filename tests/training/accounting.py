@@ -1,4 +1,4 @@
-"""What the tensors of a training step really occupy, counted one by one: the measure that the memory planner is held to.
+"""What the tensors of a training step really occupy, counted one by one: what the planner is held to.
 
 On a CPU there is no `torch.cuda.max_memory_allocated`. A dispatch mode sees every tensor that an operator returns,
 also in the backward pass, and hears when its storage is freed.

@@ -133,6 +133,9 @@ def training_set(workspace: Workspace) -> Callable[..., Entry[TrainingSet]]:
         row: dict[str, Any] = {"prompt": prompt, "answer": "B"}
         if method == "sft":
             row = {"prompt": prompt, "completion": [{"role": "assistant", "content": "6 * 7 = 42\nAnswer: B"}]}
+        if method == "dpo":
+            chosen, rejected = ([{"role": "assistant", "content": f"Answer: {letter}"}] for letter in "BA")
+            row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
         path.write_text("".join(json.dumps(row) + "\n" for _ in range(rows)))
         digest = sha256_file(path)
         verdict = ContaminationVerdict(

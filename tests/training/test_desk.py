@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from posttrain_crew.blackboard import Entry
+from posttrain_crew.crews.brief import brief
 from posttrain_crew.entries import Decision, Experiment, JobStarted, Preflight, TrainingSet
 from posttrain_crew.errors import GateError, InputError
 from posttrain_crew.state import RunState
-from posttrain_crew.tools.compute.jobs import post_outcome
+from posttrain_crew.tools.compute.jobs import post_outcome, wait
+from posttrain_crew.tools.compute.local import LocalCompute
 from posttrain_crew.tools.tool import tools_of
 from posttrain_crew.tools.training.desk import TrainingDesk
 from posttrain_crew.tools.workspace import Workspace
+from tests.training.jobs import make_model
 
 MakeSet = Callable[..., Entry[TrainingSet]]
 
@@ -101,6 +106,74 @@ def test_a_smoke_run_serves_configs_that_differ_in_the_learning_rate(
     assert sum(spec.label.startswith("smoke") for spec in compute.submitted) == 1
     assert desk.launch_training("sft", ts.id, "base", "h", {"max_length": 64})["launched"]
     assert sum(spec.label.startswith("smoke") for spec in compute.submitted) == 2
+
+
+def with_dpo(workspace: Workspace) -> Workspace:
+    """The target says how DPO starts, and how long its steps take."""
+    fields = {"learning_rate": 1e-3, "max_steps": 4, "per_device_train_batch_size": 4, "beta": 0.2}
+    times = {**workspace.target.training.seconds_per_step, "dpo": 0.5}
+    training = workspace.target.training.model_copy(update={"dpo": fields, "seconds_per_step": times})
+    return replace(workspace, target=workspace.target.model_copy(update={"training": training}))
+
+
+def test_dpo_starts_from_the_targets_own_values(workspace: Workspace, training_set: MakeSet, compute: Any) -> None:
+    ts = training_set("dpo")
+    without = TrainingDesk(workspace).plan_training("dpo", ts.id, "base")
+    assert without["problems"] == []
+    assert without["config"] == {"per_device_train_batch_size": 8, "max_length": 128}  # of SFT; the rest is TRL's
+    assert without["estimate_seconds"] == pytest.approx(15 + without["steps"] * 0.2 * 8 / 3, rel=0.01)
+    desk = TrainingDesk(with_dpo(workspace))
+    plan = desk.plan_training("dpo", ts.id, "base", {"beta": 0.5})
+    assert (plan["config"]["beta"], plan["config"]["max_length"], plan["steps"]) == (0.5, 128, 4)
+    assert plan["estimate_seconds"] == 15 + 4 * 0.5
+    told = desk.describe_compute()
+    assert told["typical_seconds"]["dpo"] == 15 + 4 * 0.5 and told["starting_points"]["dpo"]["beta"] == 0.2
+    assert brief(with_dpo(workspace), [])["training_sets"][0]["train_seconds"] == 15 + 4 * 0.5
+    wrong = desk.plan_training("dpo", ts.id, "base", {"beta": 0.0})["problems"]
+    assert "beta" in wrong[0]
+    assert "prepared for dpo" in desk.plan_training("sft", ts.id, "base")["problems"][0]
+
+
+def test_an_adapter_is_proposed_only_where_no_batch_of_all_weights_fits(
+    workspace: Workspace, training_set: MakeSet, compute: Any
+) -> None:
+    config = json.loads((workspace.base_model / "config.json").read_text())
+    config |= {"hidden_size": 2048, "num_hidden_layers": 24}
+    (workspace.base_model / "config.json").write_text(json.dumps(config))
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1000, 10**6], "data_offsets": [0, 4 * 10**9]}}).encode()
+    weights = workspace.base_model / "model.safetensors"
+    weights.write_bytes(len(header).to_bytes(8, "little") + header)  # a billion parameters, as the header says
+    desk, ts = TrainingDesk(workspace), training_set()
+    compute.memory_gib = 8.0
+    plan = desk.plan_training("sft", ts.id, "base")
+    assert "GiB" in plan["problems"][0] and "LoRA" in plan["problems"][1]
+    assert plan["adapter"]["use_peft"] is True and plan["adapter"]["learning_rate"] == pytest.approx(1e-2)
+    again = desk.plan_training("sft", ts.id, "base", plan["adapter"])
+    assert again["problems"] == [] and again["memory_gib"] < 8 < plan["memory_gib"]
+    compute.memory_gib = 17.0  # all weights fit here, in smaller steps
+    larger = desk.plan_training("sft", ts.id, "base", {"per_device_train_batch_size": 1024})
+    assert "GiB" in larger["problems"][0] and "adapter" not in larger
+    compute.memory_gib = 4.0
+    assert "adapter" not in desk.plan_training("sft", ts.id, "base")
+
+
+@pytest.mark.slow
+def test_dpo_for_real(workspace: Workspace, training_set: MakeSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planned, smoked, launched and ended on this machine; the reference is the parent."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    make_model(Path(workspace.base_model), steps=10)
+    workspace = replace(with_dpo(workspace), compute=LocalCompute(slots=1, threads_per_job=1))
+    desk, ts = TrainingDesk(workspace), training_set("dpo")
+    assert desk.plan_training("dpo", ts.id, "base")["problems"] == []
+    answer = desk.launch_training("dpo", ts.id, "base", "it learns what to avoid")
+    assert answer["launched"], answer
+    outcome = wait(workspace, RunState.of(workspace.board).running[-1]).body
+    assert (outcome.ok, outcome.steps) == (True, 4), outcome.message
+    assert workspace.checkpoint(answer["experiment"]).joinpath("model.safetensors").is_file()
+    rows = [json.loads(line) for line in (workspace.run.experiments / "exp-1" / "metrics.jsonl").open()]
+    margins = [row["rewards/margins"] for row in rows if "rewards/margins" in row]
+    assert margins[0] == pytest.approx(0.0, abs=1e-6) and margins[-1] > 0.1
+    assert desk.diagnose_experiment(answer["experiment"])["cause"] == "healthy"
 
 
 def refused(workspace: Workspace, answer: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ class BackendSettings(BaseSettings):
     slots: int = Field(default=4, ge=0)
     """Jobs that crew has there at a time, waiting or running."""
     python: str | None = None
-    """Interpreter of the jobs, with crew and its trainers installed. Default: this process's own (for HF Jobs `python`)."""
+    """Interpreter of the jobs, with crew's trainers installed. Default: this process's own; for HF Jobs `python`."""
     setup: str = ""
     """Shell lines before a job, for example `module load cuda` or `source /envs/gpu/bin/activate`."""
     device: str = "cpu"

@@ -93,8 +93,11 @@ class Compute(Protocol):
     """One backend. No call waits for a job, except `cancel` for the end of what it ends."""
 
     name: str
-    trouble: str
-    """Why the backend cannot be asked at present, or "". States are then the last known ones."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the backend cannot be asked at present, or "". States are then the last known ones."""
+        ...
 
     def submit(self, spec: JobSpec) -> JobHandle:
         """Start a job, or return the handle of the one that already carries this label.
@@ -151,7 +154,10 @@ class Backend:
     """What a backend has by default: a directory that it shares with its jobs, and no price that it knows of."""
 
     name = "backend"
-    trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        return ""
 
     def submit(self, spec: JobSpec) -> JobHandle:
         raise NotImplementedError

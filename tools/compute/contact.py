@@ -1,4 +1,4 @@
-"""What a backend does while the service behind it does not answer: say so, keep to what it knew, and not ask at once."""
+"""What a backend does while the service behind it does not answer: say so, and ask again only after a pause."""
 
 from __future__ import annotations
 

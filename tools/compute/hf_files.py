@@ -50,7 +50,7 @@ def send_job(api: HfApi, repo: str, name: str, config: Path) -> str:
     from huggingface_hub import CommitOperationAdd
 
     api.create_repo(repo, private=True, exist_ok=True)
-    there = {path for path in api.list_repo_files(repo)}
+    there = set(api.list_repo_files(repo))
     code = package_zip()
     code_path = f"code/{hashlib.sha256(code).hexdigest()[:32]}.zip"
     files: dict[str, bytes | Path] = {code_path: code}

@@ -9,6 +9,7 @@ Prices are those of the Hub's own list at the time; what has no price there is n
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -24,7 +25,16 @@ from posttrain_crew.errors import BudgetError, ConfigError, JobError, SlotsBusyE
 from posttrain_crew.redact import redact
 from posttrain_crew.tools.compute import hf_remote
 from posttrain_crew.tools.compute.backend_settings import HfJobsSettings, read_settings
-from posttrain_crew.tools.compute.base import LOG_FILE, OUTCOME_FILE, Backend, Capacity, JobHandle, JobSpec, JobState
+from posttrain_crew.tools.compute.base import (
+    LOG_FILE,
+    OUTCOME_FILE,
+    Backend,
+    Capacity,
+    JobHandle,
+    JobSpec,
+    JobState,
+    LogPage,
+)
 from posttrain_crew.tools.compute.command import job_command, job_variables
 from posttrain_crew.tools.compute.contact import Contact
 from posttrain_crew.tools.compute.hf_files import bring_back, send_job
@@ -65,6 +75,7 @@ class HfJobsCompute(Backend):
     def __init__(self, slots: int = 0, settings: HfJobsSettings | None = None, token: str | None = None) -> None:
         from huggingface_hub import HfApi, constants, get_token
 
+        importlib.import_module("huggingface_hub.utils").disable_progress_bars()  # they would run over the run's view
         self._settings = settings or read_settings(HfJobsSettings)
         self._slots = slots or self._settings.slots
         self._token = token or get_token()
@@ -75,13 +86,14 @@ class HfJobsCompute(Backend):
         self._api: HfApi = HfApi(endpoint=self._settings.endpoint, token=self._token)
         self._contact = Contact(self.name, pause_s=max(self._settings.poll_seconds, 0.2))
         self._lock = threading.RLock()
+        self._last: Capacity | None = None
         self._seen: dict[str, tuple[float, list[JobInfo]]] = {}
         self._flavors: tuple[float, dict[str, Flavor]] | None = None
         self._followers: dict[str, LogFollower] = {}
         self._fetched: set[str] = set()
 
     @property
-    def trouble(self) -> str:  # type: ignore[override]
+    def trouble(self) -> str:
         return self._contact.trouble
 
     @cached_property
@@ -102,8 +114,12 @@ class HfJobsCompute(Backend):
             of the run are at work as may be, or the Hub does not answer. JobError: the Hub refuses the job.
         """
         directory = spec.config.resolve().parent
+        if spec.nodes != 1:
+            raise JobError(f"`{spec.label}` asks for {spec.nodes} nodes: on Hugging Face take a flavor with more GPUs.")
         with self._lock:
             name, tag = cluster_name(directory, spec.label), tag_of(root_of(directory))
+            if not self._contact.may_ask:
+                raise self._contact.refuse(spec.label)
             try:
                 if (known := self._known(spec.label, directory, fresh=True)) is not None:
                     return known
@@ -155,6 +171,12 @@ class HfJobsCompute(Backend):
         """As followed so far, without the rows of metrics."""
         text = super().logs(handle, tail=100_000)
         return "\n".join([line for line in text.splitlines() if not line.startswith("crew-metrics")][-tail:])
+
+    def stream(self, handle: JobHandle, cursor: int = 0) -> LogPage:
+        """As followed so far, without the rows of metrics."""
+        page = super().stream(handle, cursor)
+        lines = page.text.splitlines(keepends=True)
+        return LogPage("".join(line for line in lines if not line.startswith("crew-metrics")), page.cursor)
 
     def cancel(self, handle: JobHandle, grace_s: float = 5.0) -> None:
         """Ask the Hub to end it, and wait until it says so. How long a job has between SIGTERM and its end is the Hub's
@@ -223,18 +245,21 @@ class HfJobsCompute(Backend):
         try:
             known = self._hardware()
         except _client_errors() as error:
+            if self._last is not None:
+                return self._last
             raise JobError(f"the Hub's list of hardware cannot be had: {_said(error)}") from error
         flavor = known.get(self._settings.flavor)
         if flavor is None:
             raise ConfigError(f"there is no flavor `{self._settings.flavor}`; the Hub offers {', '.join(known)}.")
         price = "unknown price" if flavor.usd_per_hour is None else f"{flavor.usd_per_hour:.2f} USD/h"
-        return Capacity(
+        self._last = Capacity(
             slots=self._slots,
             device=flavor.device,
             device_memory_gib=self._settings.device_memory_gib or flavor.memory_gib,
             threads_per_job=self._settings.threads,
             description=f"Hugging Face Jobs, flavor {flavor.name} ({price}), at most {self._slots} job(s) of a run",
         )
+        return self._last
 
     @property
     def _repo(self) -> str:
@@ -250,20 +275,21 @@ class HfJobsCompute(Backend):
         flavor = self._hardware().get(self._settings.flavor)
         if flavor is None or flavor.usd_per_hour is None:
             raise BudgetError(
-                f"`{label}` is not submitted: the Hub's list has no price for the flavor `{self._settings.flavor}`, and "
-                "unknown prices are refused. Choose another with CREW_HF_JOBS_FLAVOR (`hf jobs hardware`)."
+                f"`{label}` is not submitted: the Hub's list has no price for the flavor `{self._settings.flavor}`, "
+                "and unknown prices are refused. Choose another with CREW_HF_JOBS_FLAVOR (`hf jobs hardware`)."
             )
 
     def _run_job(self, spec: JobSpec, name: str, tag: str, code: str) -> str:
         """The id of the new job, or of that which a lost answer left behind."""
         settings = self._settings
+        directory = str(spec.config.resolve().parent)
         told = {
             "repo": self._repo,
             "endpoint": self._api.endpoint,
             "code": code,
             "job": f"jobs/{name}",
             "command": job_command(spec, settings.python or "python", "config.yaml"),
-            "directory": str(spec.config.resolve().parent),
+            "directory": directory,
             "timeout_s": spec.timeout_s,
             "sync_s": settings.checkpoint_seconds,
             "keep": settings.secrets,
@@ -278,7 +304,7 @@ class HfJobsCompute(Backend):
                 image=settings.image,
                 command=["sh", "-c", f"{settings.setup}\n{start}" if settings.setup else start],
                 env={
-                    **job_variables(spec, told["directory"], settings.threads),
+                    **job_variables(spec, directory, settings.threads),
                     "HF_HUB_OFFLINE": "0",
                     "CREW_REMOTE": json.dumps(told),
                     "CREW_PROGRAM": program,
@@ -334,9 +360,11 @@ class HfJobsCompute(Backend):
         try:
             jobs = self._jobs(tag_of(root_of(handle.directory)), fresh=False)
             return next((job for job in jobs if job.id == handle.id), None) or self._inspect(handle.id) or _deleted()
-        except (*_client_errors(), JobError) as error:
+        except _client_errors() as error:
             self._contact.lost(_said(error))
-            return None
+        except JobError as error:  # the Hub did not say whose the token is
+            self._contact.lost(str(error))
+        return None
 
     def _inspect(self, job_id: str) -> JobInfo | None:
         """One job, or None where the Hub does not have it. Raises the client's other errors."""
@@ -385,8 +413,6 @@ class HfJobsCompute(Backend):
 
 def _client_errors() -> tuple[type[Exception], ...]:
     """What huggingface_hub raises for a bad answer and for none: 1.x is on httpx, 2.x on httpx2."""
-    import importlib
-
     from huggingface_hub.errors import HfHubHTTPError
 
     found: list[type[Exception]] = [HfHubHTTPError]

@@ -77,7 +77,7 @@ def _bring(api: Any, told: dict[str, Any], root: Path) -> Path:
             shutil.copytree(place / source, path, dirs_exist_ok=True)
         else:
             shutil.copy2(place / source, path)
-    directory = root / told["directory"].lstrip("/")
+    directory = root / str(told["directory"]).lstrip("/")
     config = directory / "config.yaml"
     config.write_text(config.read_text().replace("{crew-root}", str(root)))
     return directory

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,23 +18,27 @@ import yaml
 
 from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import ErrorClass, Incident, JobOutcome, JobStarted
-from posttrain_crew.errors import JobError, SlotsBusyError
+from posttrain_crew.errors import BudgetError, JobError, SlotsBusyError
 from posttrain_crew.files import atomic_write_text, sha256_text
 from posttrain_crew.tools.compute.base import OUTCOME_FILE, JobHandle, JobSpec, JobState
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = [
+    "CANCEL_FILE",
     "OUTCOME_FILE",
     "JobRequest",
     "handle_of",
     "launch",
     "launch_again",
+    "launch_many",
     "poll",
     "post_outcome",
     "relaunch",
     "wait",
 ]
 
+CANCEL_FILE = "cancel.requested"
+"""In the directory of a job that the user has ended: it is not started again."""
 MAX_ATTEMPTS = 12
 """Starts of one job before it counts as failed. Only killed and cancelled jobs start again, a user's interrupts among
 them, so the number is generous; it ends the case of a job that kills its machine each time."""
@@ -62,6 +66,10 @@ class JobRequest:
     """Hard limit, for a job that ends itself well before it; None: some times the estimate."""
     final: bool = False
     """Belongs to the end of the run and may use the time kept for it."""
+    nodes: int = 1
+    """Machines; several only on a cluster."""
+    processes: int = 1
+    """Processes on each machine, one per accelerator."""
 
 
 def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
@@ -70,6 +78,40 @@ def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
     Raises:
         BudgetError: its estimate does not fit what is left. JobError: the backend refused it.
     """
+    return launch_many(workspace, [request])[0]
+
+
+def launch_many(workspace: Workspace, requests: Sequence[JobRequest]) -> list[Entry[JobStarted]]:
+    """Start jobs that belong together, for example one experiment with several seeds: as one array where the backend
+    has such. As `launch`; where not all of them find a slot at once, each waits for its own."""
+    entries = [_posted(workspace, request) for request in requests]
+    waiting = [
+        (request, entry)
+        for request, entry in zip(requests, entries, strict=True)
+        if not (request.directory / OUTCOME_FILE).exists()
+    ]
+    specs = [_spec(workspace, request) for request, _ in waiting]
+    try:
+        if len(specs) == 1:
+            workspace.compute.submit(specs[0])
+        elif specs:
+            workspace.compute.submit_many(specs)
+    except SlotsBusyError:  # they are posted: the loop submits each when a slot is free
+        for request, _ in waiting:
+            workspace.events.emit("job_queued", label=request.label, role=request.role, subject=request.subject)
+        return entries
+    except (BudgetError, JobError) as error:
+        for request, entry in waiting:
+            if workspace.compute.find(request.label, request.directory) is None:
+                post_outcome(workspace, entry, stopped=("crashed", str(error)))
+        raise
+    for request, _ in waiting:
+        workspace.events.emit("job_started", label=request.label, role=request.role, subject=request.subject)
+    return entries
+
+
+def _posted(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
+    """Reserve the budget, write the config, and put the job on the board; what is there already stays."""
     price = workspace.compute.price()
     workspace.budget.reserve(
         f"job:{request.label}",
@@ -82,7 +124,7 @@ def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
     config = request.directory / "config.yaml"
     if not config.exists():
         atomic_write_text(config, yaml.safe_dump(dict(request.config), sort_keys=False, allow_unicode=True))
-    entry = workspace.board.post(
+    return workspace.board.post(
         JobStarted(
             label=request.label,
             role=request.role,
@@ -92,26 +134,22 @@ def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
             directory=workspace.run.relative(request.directory),
             attempt=request.attempt,
             final=request.final,
+            nodes=request.nodes,
+            processes=request.processes,
             estimate_seconds=request.estimate_seconds,
         ),
         author="crew",
         refs=request.refs,
         key=f"job:{request.label}",
     )
-    if not (request.directory / OUTCOME_FILE).exists():
-        left = workspace.budget.remaining if request.final else workspace.budget.for_experiments
-        usual = max(MINIMUM_TIMEOUT_S, TIMEOUT_FACTOR * request.estimate_seconds)
-        timeout = request.timeout_s or min(usual, max(left, 30.0))
-        try:
-            workspace.compute.submit(JobSpec(request.label, request.module, config, timeout_s=timeout))
-        except SlotsBusyError:  # it is posted: the loop submits it when a slot is free
-            workspace.events.emit("job_queued", label=request.label, role=request.role, subject=request.subject)
-            return entry
-        except JobError as error:
-            post_outcome(workspace, entry, stopped=("crashed", str(error)))
-            raise
-        workspace.events.emit("job_started", label=request.label, role=request.role, subject=request.subject)
-    return entry
+
+
+def _spec(workspace: Workspace, request: JobRequest) -> JobSpec:
+    left = workspace.budget.remaining if request.final else workspace.budget.for_experiments
+    usual = max(MINIMUM_TIMEOUT_S, TIMEOUT_FACTOR * request.estimate_seconds)
+    timeout = request.timeout_s or min(usual, max(left, 30.0))
+    config = request.directory / "config.yaml"
+    return JobSpec(request.label, request.module, config, timeout, nodes=request.nodes, processes=request.processes)
 
 
 def launch_again(workspace: Workspace, job: Entry[JobStarted]) -> Entry[JobStarted]:
@@ -147,6 +185,8 @@ def _request_of(
         refs=refs,
         attempt=attempt,
         final=job.body.final,
+        nodes=job.body.nodes,
+        processes=job.body.processes,
     )
 
 
@@ -201,6 +241,8 @@ def post_outcome(
     started = _age_of(directory)
     if raw is None:
         raw = {"ok": False, "error_class": "killed", "message": _last_words(workspace, job), "wall_s": started}
+    if stopped is None and (directory / CANCEL_FILE).exists():
+        stopped = "stopped_by_user", "the user ended it with `crew jobs cancel`"
     if stopped is not None and not raw.get("ok"):
         raw = {**raw, "error_class": stopped[0], "message": stopped[1]}
     checkpoint = raw.get("checkpoint")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ import psutil
 from posttrain_crew.errors import JobError, SlotsBusyError
 from posttrain_crew.files import atomic_write_json
 from posttrain_crew.redact import child_environment
+from posttrain_crew.settings import Settings
 from posttrain_crew.tools.compute.base import (
     DIRECTORY_VARIABLE,
     LABEL_VARIABLE,
@@ -39,6 +41,8 @@ from posttrain_crew.tools.compute.base import (
     JobState,
 )
 from posttrain_crew.tools.compute.command import job_command, job_variables
+from posttrain_crew.tools.compute.limits import limit_memory, release, was_out_of_memory
+from posttrain_crew.tools.compute.record import add_to_outcome
 
 __all__ = ["JOB_FILE", "LOG_FILE", "LocalCompute"]
 
@@ -59,11 +63,13 @@ class LocalCompute(Backend):
         slots: jobs side by side; 0 means one per GPU, or min(2, cores) without one.
         threads_per_job: threads of the numerical libraries in each job; 0 shares the cores among the slots. More
             threads than cores make small models several times slower, so the default never overcommits.
+        memory_gib: RAM that one job may take, see limits.py; 0: no limit; None: CREW_JOB_MEMORY_GIB.
     """
 
     name = "local"
 
-    def __init__(self, slots: int = 0, threads_per_job: int = 0) -> None:
+    def __init__(self, slots: int = 0, threads_per_job: int = 0, memory_gib: float | None = None) -> None:
+        self._memory_gib = Settings().job_memory_gib if memory_gib is None else memory_gib
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._gpus = _gpus()
         self._slots = slots or len(self._gpus) or min(2, cores)
@@ -138,6 +144,17 @@ class LocalCompute(Backend):
                     continue
         self._wait(tree, 10.0)
 
+    def fetch(self, handle: JobHandle) -> None:
+        """Say of a job that the kernel killed for its memory that it was so."""
+        record = _read_record(handle.directory) or {}
+        group = record.get("cgroup")
+        if group is None or record.get("label") != handle.label or self._process(handle) is not None:
+            return
+        if was_out_of_memory(group):
+            message = f"the kernel killed it: it took more than its {self._memory_gib:g} GiB (CREW_JOB_MEMORY_GIB)"
+            add_to_outcome(handle.directory, "out_of_memory", message, time.time() - float(record["started_at"]))
+        release(group)
+
     def alive(self, root: Path) -> list[JobHandle]:
         """Processes of this machine that carry a label and work in a directory of the run."""
         return [
@@ -157,6 +174,8 @@ class LocalCompute(Backend):
             description = f"{len(self._gpus)} x {device}, one job on each"
         else:
             device, memory_gib = "cpu", _available_gib() / self._slots
+            if self._memory_gib:
+                memory_gib = min(memory_gib, self._memory_gib)
             description = f"this machine's CPU, {self._slots} job(s) side by side, {self._threads} thread(s) each"
         return Capacity(self._slots, device, round(memory_gib, 2), self._threads, description)
 
@@ -187,6 +206,10 @@ class LocalCompute(Backend):
             ) from error
         self._children[child.pid] = child
         created = psutil.Process(child.pid).create_time()
+        group = None
+        if self._memory_gib > 0:
+            name = re.sub(r"[^A-Za-z0-9]", "-", spec.label)
+            group = limit_memory(child.pid, name, self._memory_gib, gpu=gpu is not None)
         atomic_write_json(
             directory / JOB_FILE,
             {
@@ -197,6 +220,7 @@ class LocalCompute(Backend):
                 "timeout_s": spec.timeout_s,
                 "started_at": time.time(),
                 "gpu": gpu,
+                "cgroup": group,
             },
         )
         handle = JobHandle(spec.label, self.name, directory, f"{child.pid}@{created}")

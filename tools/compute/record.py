@@ -12,7 +12,7 @@ from posttrain_crew.errors import JobError
 from posttrain_crew.files import atomic_write_json
 from posttrain_crew.tools.compute.base import OUTCOME_FILE
 
-__all__ = ["JOB_FILE", "add_to_outcome", "read_record", "write_record"]
+__all__ = ["JOB_FILE", "add_to_outcome", "is_open", "read_record", "write_record"]
 
 JOB_FILE = "job.json"
 
@@ -50,14 +50,26 @@ def write_record(directory: Path, backend: str, label: str, job_id: str | None, 
     atomic_write_json(directory / JOB_FILE, value)
 
 
+def is_open(directory: Path) -> bool:
+    """Whether the outcome lacks the backend's word: there is none, or it says only that the job was ended."""
+    told = _told(directory)
+    return not told.get("ok") and told.get("error_class") in (None, "cancelled", "killed")
+
+
 def add_to_outcome(directory: Path, error_class: ErrorClass, message: str, wall_s: float) -> None:
     """Say how a job ended that did not say it itself, or said only that it was ended. One that ended well stays so."""
-    path = directory / OUTCOME_FILE
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        told = {}
-    if not isinstance(told, dict) or told.get("ok") or told.get("error_class") not in (None, "cancelled", "killed"):
+    if not is_open(directory):
         return
+    told = _told(directory)
     ending = {"ok": False, "error_class": error_class, "message": message, "checkpoint": None}
-    atomic_write_json(path, {"steps": 0, "metrics": {}, "wall_s": round(wall_s, 3), **told, **ending})
+    atomic_write_json(
+        directory / OUTCOME_FILE, {"steps": 0, "metrics": {}, "wall_s": round(wall_s, 3), **told, **ending}
+    )
+
+
+def _told(directory: Path) -> dict[str, Any]:
+    try:
+        told = json.loads((directory / OUTCOME_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

@@ -24,7 +24,7 @@ from posttrain_crew.tools.compute.backend_settings import SlurmSettings, read_se
 from posttrain_crew.tools.compute.base import OUTCOME_FILE, Backend, Capacity, JobHandle, JobSpec, JobState
 from posttrain_crew.tools.compute.contact import Contact
 from posttrain_crew.tools.compute.names import cluster_name, root_of, tag_of
-from posttrain_crew.tools.compute.record import JOB_FILE, add_to_outcome, read_record, write_record
+from posttrain_crew.tools.compute.record import JOB_FILE, add_to_outcome, is_open, read_record, write_record
 from posttrain_crew.tools.compute.slurm_commands import (
     NodeGroup,
     SlurmCommands,
@@ -60,13 +60,15 @@ class SlurmCompute(Backend):
         self._slurm = SlurmCommands(self._settings.bin, self._settings.command_seconds)
         self._contact = Contact(self.name, pause_s=max(self._settings.poll_seconds, 0.2))
         self._lock = threading.RLock()
+        self._last: Capacity | None = None
         self._seen: dict[str, SlurmJob] = {}
         self._seen_at: float | None = None
         self._over: dict[str, SlurmJob] = {}
         self._missed: dict[str, float] = {}
+        self._is_usable, self._usable_at = False, float("-inf")
 
     @property
-    def trouble(self) -> str:  # type: ignore[override]
+    def trouble(self) -> str:
         return self._contact.trouble
 
     def submit(self, spec: JobSpec) -> JobHandle:
@@ -96,14 +98,13 @@ class SlurmCompute(Backend):
         """One array of jobs. Those that are known already are not submitted again. As `submit`."""
         specs = [_absolute(spec) for spec in specs]
         with self._lock:
-            known = {spec.label: self._looked_up(spec) for spec in specs}
+            known: dict[str, JobHandle | None] = {spec.label: self._looked_up(spec) for spec in specs}
             new = [spec for spec in specs if known[spec.label] is None]
             if len(new) == 1:
                 known[new[0].label] = self.submit(new[0])
             elif new:
                 self._check_slots(new)
-                for spec, handle in zip(new, self._submit_array(new), strict=True):
-                    known[spec.label] = handle
+                known |= {handle.label: handle for handle in self._submit_array(new)}
         return [handle for spec in specs if (handle := known[spec.label]) is not None]
 
     def find(self, label: str, directory: Path) -> JobHandle | None:
@@ -152,8 +153,13 @@ class SlurmCompute(Backend):
 
     def fetch(self, handle: JobHandle) -> None:
         """Nothing travels; how Slurm ended the job is added to its outcome."""
-        with self._lock:
-            job = self._over.get(handle.id) or self._details(handle.id)
+        if not is_open(handle.directory):
+            return
+        deadline = time.monotonic() + _ENDING_S
+        while (job := self._over.get(handle.id) or self._details(handle.id)) is not None and job.alive:
+            if time.monotonic() > deadline or self._contact.trouble:
+                return
+            time.sleep(0.2)  # the job has said that it was ended; Slurm is still clearing it away
         ending = _ending(job, handle) if job is not None else None
         if ending is not None and job is not None:
             add_to_outcome(handle.directory, *ending, wall_s=job.seconds)
@@ -184,12 +190,14 @@ class SlurmCompute(Backend):
         try:
             usable = self._usable()
         except SlurmSilentError as error:
+            if self._last is not None:
+                return self._last
             raise JobError(
                 f"Slurm cannot say what it has: {error}. Check `sinfo` and the CREW_SLURM_* settings."
             ) from error
         nodes = sum(row.nodes for row in usable)
         memory = settings.device_memory_gib or min((row.memory_gib for row in usable), default=0.0)
-        return Capacity(
+        self._last = Capacity(
             slots=self._slots if nodes else 0,
             device=settings.device,
             device_memory_gib=round(memory, 2),
@@ -197,6 +205,7 @@ class SlurmCompute(Backend):
             description=f"Slurm partition {settings.partition or '(default)'}: {nodes} usable node(s), "
             f"gres {settings.gres or 'none'}, at most {self._slots} job(s) of a run",
         )
+        return self._last
 
     def _usable(self) -> list[NodeGroup]:
         """What of the partition can run jobs. Raises SlurmSilentError; JobError: there is no such partition."""
@@ -283,17 +292,23 @@ class SlurmCompute(Backend):
     def _check_slots(self, specs: list[JobSpec]) -> None:
         prefix = f"crew-{tag_of(root_of(specs[0].config.parent))}-"
         try:
-            jobs, usable = self._listing(fresh=False), self._usable()
+            jobs = self._listing(fresh=False)
         except SlurmSilentError as error:
             raise self._contact.refuse(specs[0].label) from error
         busy = [job for job in jobs.values() if job.alive and job.name.startswith(prefix)]
         if len(busy) >= self._slots:
             names = ", ".join(_label_of(job) for job in busy)
             raise SlotsBusyError(f"`{specs[0].label}` waits: {len(busy)} job(s) of this run are on Slurm ({names}).")
-        if not usable:
+        try:
+            if time.monotonic() - self._usable_at > self._settings.poll_seconds:  # a waiting job asks at every tick
+                self._is_usable, self._usable_at = bool(self._usable()), time.monotonic()
+        except SlurmSilentError as error:
+            self._contact.lost(str(error))
+            raise self._contact.refuse(specs[0].label) from error
+        if not self._is_usable:
             raise SlotsBusyError(
-                f"`{specs[0].label}` waits: no node of the Slurm partition {self._settings.partition or '(default)'} is "
-                "usable. `sinfo -R` says why."
+                f"`{specs[0].label}` waits: no node of the Slurm partition {self._settings.partition or '(default)'} "
+                "is usable. `sinfo -R` says why."
             )
 
     def _listing(self, *, fresh: bool) -> dict[str, SlurmJob]:

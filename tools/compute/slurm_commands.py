@@ -6,7 +6,6 @@ import getpass
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -110,7 +109,8 @@ class SlurmCommands:
         for line in lines:
             parts = line.split(_SEPARATOR, 5)
             if len(parts) == 6:
-                jobs[parts[0]] = SlurmJob(*parts)
+                job_id, state, name, node, reason, comment = parts
+                jobs[job_id] = SlurmJob(job_id, state, name, node, reason, comment)
         return jobs
 
     def details(self, job_id: str) -> SlurmJob | None:

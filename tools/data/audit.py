@@ -143,7 +143,8 @@ class Auditor:
         measures: dict[str, float] = {
             "rows_read": total,
             "rows_limit": self.thresholds.audit_rows,
-            "rows_all_read": float(total < self.thresholds.audit_rows),
+            "rows_all_read": float(examination.reading.whole),
+            "bytes_read": examination.reading.bytes,
             "unreadable_rate": _share(total - readable, total),
             "missing_answer_rate": _share(
                 sum(e.answer_text is None and e.rejected is None for e in examples), readable
@@ -168,6 +169,7 @@ class Auditor:
             "rows_clean": readable - sum(reason != "unreadable" for reason in examination.drops.values()),
         }
         measures |= {f"contamination_{name}": count for name, count in examination.matches.by_check.items()}
+        measures["contamination_unchecked"] = len(examination.matches.unchecked)
         if estimate is not None:
             measures |= {
                 "label_agreement": estimate.agreement,
@@ -185,6 +187,7 @@ class Auditor:
             estimate=estimate,
             partners=tuple(rate for count, rate in shared if count >= self.thresholds.cross_minimum_shared),
             max_tokens=self.max_tokens,
+            fetched=examination.reading.dataset.fetched,
         )
         return findings, measures
 

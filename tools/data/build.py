@@ -104,8 +104,7 @@ def build(
 
     Raises:
         DatasetError: nothing usable is left. GateError: the finished file matches the benchmark, or a row of it cannot
-        be
-            checked. ConfigError: shares that contradict each other, or name a dataset that is not here.
+            be checked. ConfigError: shares that contradict each other, or name a dataset that is not here.
     """
     if unknown := sorted((shares or {}).keys() - {each.reading.dataset.name for each in examinations}):
         raise ConfigError(f"shares are given for {', '.join(unknown)}, which are not among the datasets.")
@@ -129,9 +128,9 @@ def build(
     verdict = auditor.index.verdict(path)
     if verdict.sha256 != sha or not verdict.passed:
         raise GateError(
-            f"the finished file {sha[:12]} is not fit for training: {verdict.rows_matched} of {verdict.rows_checked} "
-            f"rows match the benchmark or cannot be checked ({verdict.by_check}), or the file was changed. Leave the "
-            "dataset out."
+            f"the finished file {sha[:12]} is not fit for training: {verdict.rows_matched} of {len(lines)} rows match "
+            f"the benchmark ({verdict.by_check}), {verdict.rows_unchecked} cannot be checked, or the file was changed. "
+            "Leave the dataset out."
         )
     lengths = auditor.tokens.lengths([_content(line.record) for line in lines])
     body = TrainingSet(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal
 
 from posttrain_crew.tools.data.contamination import ContaminationIndex, Matches
 from posttrain_crew.tools.data.formats import Example, Format, detect_format, normalise_row
 from posttrain_crew.tools.data.labels import Consistency, conflicting_rows, working_supports_label
-from posttrain_crew.tools.data.reader import Dataset
+from posttrain_crew.tools.data.reader import Dataset, RawRow, bytes_of
 from posttrain_crew.tools.data.text import normalised, numbers, tokens
 
 __all__ = ["DropReason", "Examination", "Reading", "duplicates", "examine", "read"]
@@ -20,6 +20,9 @@ DropReason = Literal[
     "unreadable", "missing_answer", "contaminated", "wrong_label", "conflicting_answers", "duplicate", "near_duplicate"
 ]
 DETECTION_ROWS = 200
+MAX_BYTES = 256 * 2**20
+"""Of all rows that are in memory at once: 50,000 rows of 5 kB."""
+_END = object()
 COMPARED_WITH = 200
 """Earlier rows of equal numbers and answer that a row is compared with: bounds the cost on a set of one template."""
 
@@ -33,6 +36,10 @@ class Reading:
     columns: tuple[str, ...]
     examples: tuple[Example | None, ...]
     """None where a row cannot be read."""
+    whole: bool = True
+    """False where the dataset has more rows than were asked for, or than fit into memory."""
+    bytes: int = 0
+    """Of the rows as they were read, about."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,32 @@ class Examination:
         return dict(Counter(self.drops.values()))
 
 
-def read(dataset: Dataset, limit: int | None = None) -> Reading:
-    """Read and normalise a dataset. Raises DatasetError when a file is broken."""
-    rows = list(dataset.rows(limit))
-    kind = detect_format(rows[:DETECTION_ROWS])
-    columns = list(dict.fromkeys(name for row in rows[:50] if row is not None for name in row))
-    return Reading(dataset, kind, tuple(columns[:100]), tuple(normalise_row(row, kind) for row in rows))
+def read(dataset: Dataset, limit: int | None = None, max_bytes: int = MAX_BYTES) -> Reading:
+    """Read and normalise the first rows of a dataset, as many as asked for and as fit into memory.
+
+    Raises:
+        DatasetError: a file is broken.
+    """
+    rows = dataset.rows()
+    first = list(islice(_within(rows, max_bytes), DETECTION_ROWS if limit is None else min(limit, DETECTION_ROWS)))
+    kind = detect_format(row for row, _ in first)
+    columns = list(dict.fromkeys(name for row, _ in first[:50] if row is not None for name in row))
+    size = sum(each for _, each in first)
+    examples = [normalise_row(row, kind) for row, _ in first]
+    more = None if limit is None else limit - len(first)
+    for row, each in islice(_within(rows, max_bytes - size), more):  # the raw rows are not kept
+        examples.append(normalise_row(row, kind))
+        size += each
+    whole = next(rows, _END) is _END
+    return Reading(dataset, kind, tuple(columns[:100]), tuple(examples), whole, size)
+
+
+def _within(rows: Iterator[RawRow | None], max_bytes: int) -> Iterator[tuple[RawRow | None, int]]:
+    """Rows with their sizes, up to the one that fills the room."""
+    while max_bytes > 0 and (row := next(rows, _END)) is not _END:
+        size = bytes_of(row)
+        max_bytes -= size
+        yield row, size  # type: ignore[misc]  # not _END
 
 
 def examine(reading: Reading, index: ContaminationIndex, similarity: float) -> Examination:

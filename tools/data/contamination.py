@@ -45,7 +45,7 @@ __all__ = ["CHECKS", "UNCHECKED", "ContaminationIndex", "Matches"]
 
 CHECKS = ("exact", "ngram13", "ngram8", "near_duplicate", "reworded")
 UNCHECKED = "unchecked"
-"""Key of a verdict's `by_check` for rows that could not be looked at; there only where there are any."""
+"""What `match_raw` says of a row that could not be looked at."""
 NEAR_DUPLICATE = 0.8
 LONGER = 1.5
 """A row with this many times the words of an item may hold further numbers and still contain the item."""
@@ -180,7 +180,8 @@ class ContaminationIndex:
             rows_checked=matches.checked - unseen,
             rows_matched=len(matches.rows),
             benchmark_items=self.size,
-            by_check=matches.by_check | ({UNCHECKED: unseen} if unseen else {}),
+            by_check=matches.by_check,
+            rows_unchecked=unseen,
         )
 
     def _count(self, results: Iterable[str | None]) -> Matches:

@@ -225,8 +225,8 @@ def _checked(path: Path, index: ContaminationIndex) -> str:
     if not verdict.passed:
         path.unlink(missing_ok=True)
         raise GateError(
-            f"the written file matched the benchmark after all ({verdict.rows_matched} of {verdict.rows_checked} rows) "
-            "and was removed."
+            f"the written file did not pass the check after all ({verdict.rows_matched} rows match the benchmark, "
+            f"{verdict.rows_unchecked} cannot be checked) and was removed."
         )
     if sha256_file(path) != verdict.sha256:
         raise GateError(f"{path} was changed while it was checked.")

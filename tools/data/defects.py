@@ -30,6 +30,8 @@ class Findings:
     partners: tuple[float, ...]
     """Share of differing answers with each other candidate that has enough questions in common."""
     max_tokens: int
+    fetched: bool = False
+    """Whether it was brought from the Hub, and not named by the user."""
 
     @property
     def workings_speak(self) -> bool:
@@ -39,6 +41,15 @@ class Findings:
 
     def remarks(self) -> list[str]:
         """What is not known."""
+        return [*self._unread(), *self._doubts()]
+
+    def _unread(self) -> list[str]:
+        if self.measures["rows_all_read"]:
+            return []
+        read, size = self.measures["rows_read"], self.measures["bytes_read"] / 2**20
+        return [f"only its first {read:.0f} rows ({size:.0f} MiB) were read and can be used"]
+
+    def _doubts(self) -> list[str]:
         if self.estimate is not None:
             e = self.estimate
             told = f"the base agrees with {e.agreement:.0%} of {e.n} labels"
@@ -66,12 +77,15 @@ def _all(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
             for name in ("exact", "ngram13", "ngram8", "near_duplicate", "reworded")
             if m.get(f"contamination_{name}")
         )
+        most = limits.contamination_reject_fetched if findings.fetched else limits.contamination_reject
+        severity, limit = _graded(rate, limits.contamination, most)
+        over = f", and {most:.0%} is the limit for one off the Hub" if findings.fetched and severity == "reject" else ""
         yield Defect(
             name="contamination",
             value=rate,
-            threshold=limits.contamination,
-            severity="reject" if rate > limits.contamination_reject else "clean",
-            detail=f"{rate:.1%} of the rows are items of the benchmark ({counts})",
+            threshold=limit,
+            severity=severity,
+            detail=f"{rate:.1%} of the rows are items of the benchmark ({counts}){over}",
         )
     for name, key, limit in (
         ("exact_duplicates", "exact_duplicate_rate", limits.exact_duplicates),
@@ -107,20 +121,21 @@ def _all(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
 def _reading(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
     m = findings.measures
     if (rate := m["unreadable_rate"]) > limits.unreadable:
-        severity: Severity = "reject" if rate > limits.unreadable_reject else "clean"
+        severity, limit = _graded(rate, limits.unreadable, limits.unreadable_reject)
         yield Defect(
             name="unreadable_rows",
             value=rate,
-            threshold=limits.unreadable,
+            threshold=limit,
             severity=severity,
             detail=f"{rate:.1%} of the rows cannot be read",
         )
     if (rate := m["missing_answer_rate"]) > limits.missing_answers:
+        severity, limit = _graded(rate, limits.missing_answers, limits.missing_answers_reject)
         yield Defect(
             name="missing_answers",
             value=rate,
-            threshold=limits.missing_answers,
-            severity="reject" if rate > limits.missing_answers_reject else "clean",
+            threshold=limit,
+            severity=severity,
             detail=f"{rate:.1%} of the rows have no answer, or one that names no choice",
         )
     if findings.format not in ("mcq", "unknown"):
@@ -162,19 +177,19 @@ def _reading(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
 def _labels(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
     m = findings.measures
     if (rate := m["working_contradiction_rate"]) > limits.contradictions:
-        reject = rate > limits.contradictions_reject
+        severity, limit = _graded(rate, limits.contradictions, limits.contradictions_reject)
         yield _noise(
             rate,
-            limits.contradictions_reject if reject else limits.contradictions,
-            "reject" if reject else "clean",
+            limit,
+            severity,
             f"{rate:.1%} of {m['workings_checked']:.0f} workings do not end with the labelled choice",
         )
     if (rate := m["conflict_rate"]) > limits.conflicts:
-        reject = rate > limits.conflicts_reject
+        severity, limit = _graded(rate, limits.conflicts, limits.conflicts_reject)
         yield _noise(
             rate,
-            limits.conflicts_reject if reject else limits.conflicts,
-            "reject" if reject else "clean",
+            limit,
+            severity,
             f"{rate:.1%} of the rows have another answer elsewhere in the set",
         )
     e = findings.estimate
@@ -202,6 +217,11 @@ def _labels(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
             f"each of {len(findings.partners)} other candidates gives another answer to at least {least:.0%} of the "
             "questions in common",
         )
+
+
+def _graded(rate: float, clean: float, reject: float) -> tuple[Severity, float]:
+    """How grave a rate above `clean` is, and the limit that it broke."""
+    return ("reject", reject) if rate > reject else ("clean", clean)
 
 
 def _noise(value: float, threshold: float, severity: Severity, detail: str) -> Defect:

@@ -20,10 +20,21 @@ import yaml
 
 from posttrain_crew.errors import DatasetError
 from posttrain_crew.target import Target
-from posttrain_crew.tools.data.parquet import MAX_COLUMNS, broken_file, layout, parquet_rows
+from posttrain_crew.tools.data.parquet import parquet_rows
+from posttrain_crew.tools.data.parquet_layout import MAX_COLUMNS, broken_file, layout
 from posttrain_crew.tools.sources import builtin_source, candidate_folders
 
-__all__ = ["Card", "Dataset", "RawRow", "denied_name", "find_dataset", "is_denied", "list_datasets", "open_dataset"]
+__all__ = [
+    "Card",
+    "Dataset",
+    "RawRow",
+    "bytes_of",
+    "denied_name",
+    "find_dataset",
+    "is_denied",
+    "list_datasets",
+    "open_dataset",
+]
 
 MAX_FIELD_CHARS = 100_000
 """A longer text is cut here, and the row counts as too long later."""
@@ -64,6 +75,11 @@ class Dataset:
     folder: Path
     files: tuple[Path, ...]
     card: Card
+
+    @property
+    def fetched(self) -> bool:
+        """Whether it was brought from the Hub (hub/fetch.py)."""
+        return (self.folder / FETCH_FILE).is_file()
 
     def rows(self, limit: int | None = None) -> Iterator[RawRow | None]:
         """Its rows in file order; None stands for a row that cannot be read.
@@ -170,6 +186,17 @@ def open_dataset(place: Path, name: str | None = None) -> Dataset:
             "Other formats (csv, arrow, scripts) are not read: convert them to parquet."
         )
     return Dataset(name or place.name, place, files, _card(place / "README.md"))
+
+
+def bytes_of(value: object) -> int:
+    """About the bytes of memory that a row, or a value of it, takes."""
+    if isinstance(value, str):
+        return 50 + len(value)
+    if isinstance(value, list):
+        return 56 + sum(map(bytes_of, value))
+    if isinstance(value, dict):
+        return 64 + sum(50 + len(name) + bytes_of(part) for name, part in value.items())
+    return 32
 
 
 def _root(target: Target, place: str, cache: Path, seed: int) -> Path:

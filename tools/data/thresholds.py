@@ -43,7 +43,12 @@ class Thresholds(BaseModel):
     contamination: float = Field(default=0.0, ge=0, le=1)
     """clean: more of the rows than this match an item of the benchmark."""
     contamination_reject: float = Field(default=0.5, ge=0, le=1)
-    """reject: a set made of the benchmark."""
+    """reject: a set made of the benchmark. Of a candidate that the user names, fewer rows than this are dropped, and
+    the rest is used: whoever names it knows where it is from."""
+    contamination_reject_fetched: float = Field(default=0.05, ge=0, le=1)
+    """reject, for a set that was fetched from the Hub: its makers had the benchmark at hand, so rows that no check
+    finds (translated, reworded inside long texts) would stay in, and there are other sets to choose. Rows that match
+    by accident, or because both copied a textbook, are far fewer: the checks' false alarms are below 1 %."""
     domain_cosine: float = Field(default=0.25, ge=0, le=1)
     """reject: the vocabulary of the questions is further from that of the dev items than this."""
     unreadable: float = Field(default=0.01, ge=0, le=1)
@@ -60,4 +65,5 @@ class Thresholds(BaseModel):
     minimum_rows: int = Field(default=100, ge=1)
     """reject: fewer rows than this are left after cleaning."""
     audit_rows: int = Field(default=50_000, ge=1)
-    """An audit reads no more rows than this of one dataset; `measures.rows_read` says how many it read."""
+    """An audit reads no more rows than this of one dataset, and no more than fit into memory (cleaning.MAX_BYTES);
+    `measures` says in rows_read, bytes_read and rows_all_read (0 or 1) what it read."""

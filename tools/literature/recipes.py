@@ -167,6 +167,9 @@ def _draft(rule: RecipeRule, papers: Sequence[Paper], asked: Sequence[str]) -> R
     if not supporting or (asked and not aimed_at):
         return None
     stated = _settings(rule, supporting)
+    cited = supporting[:_MOST_IDS]
+    if stated is not None and stated not in cited:
+        cited = [*cited[:-1], stated]  # what a draft says must be found in the papers that it names
     return RecipeDraft(
         rule=rule.rule,
         method=rule.method,
@@ -175,8 +178,8 @@ def _draft(rule: RecipeRule, papers: Sequence[Paper], asked: Sequence[str]) -> R
         data_style=rule.data_style,
         hyperparameters=dict(stated.hyperparameters[rule.method]) if stated else {},
         hyperparameters_from=stated.arxiv_id if stated else None,
-        reported=_scores(supporting),
-        arxiv_ids=[paper.arxiv_id for paper in supporting[:_MOST_IDS]],
+        reported=_scores(cited),
+        arxiv_ids=[paper.arxiv_id for paper in cited],
         cautions=[paper.arxiv_id for paper in papers if rule.questioned_by(paper)][:_MOST_IDS],
         addresses=[*aimed_at, *(need for need in rule.addresses if need not in aimed_at)],
         prior=_prior(rule, supporting, asked),

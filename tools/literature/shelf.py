@@ -6,13 +6,14 @@ that are stated in it; the text is kept in the run's `papers` folder, so that a 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from posttrain_crew.errors import InputError, ServiceError
-from posttrain_crew.files import atomic_write_text
+from posttrain_crew.errors import InputError, NotFoundError, ServiceError
+from posttrain_crew.files import atomic_write_text, sha256_text
 from posttrain_crew.tools.literature.extraction.extract import named_datasets
 from posttrain_crew.tools.literature.extraction.library_paper import as_library_paper
 from posttrain_crew.tools.literature.extraction.read import read_recipes
@@ -26,7 +27,10 @@ from posttrain_crew.tools.literature.services.finder import PaperFinder
 from posttrain_crew.tools.literature.services.ids import parse_ids
 from posttrain_crew.tools.services.services import Services
 
-__all__ = ["PaperShelf", "Reading", "bare"]
+__all__ = ["FULL_TEXT", "PaperShelf", "Reading", "bare"]
+
+FULL_TEXT = "full text"
+"""Source of the failures of places that full texts are read from."""
 
 
 @cache
@@ -66,7 +70,7 @@ _SOURCES = {"arxiv-html": "arxiv", "ar5iv": "ar5iv", "hf-markdown": "huggingface
 
 
 class PaperShelf:
-    """Reads papers once.
+    """Reads papers once. Several orders may read at the same time.
 
     Args:
         services: which sources are asked.
@@ -80,6 +84,7 @@ class PaperShelf:
         self._given = library
         self._read: dict[str, Reading] = {}
         self._finder: PaperFinder | None = None
+        self._lock = threading.Lock()
 
     @property
     def library(self) -> Library:
@@ -89,12 +94,16 @@ class PaperShelf:
     @property
     def finder(self) -> PaperFinder:
         """All sources of the run."""
-        if self._finder is None:
-            self._finder = PaperFinder(self._services)
-        return self._finder
+        with self._lock:
+            if self._finder is None:
+                self._finder = PaperFinder(self._services)
+            return self._finder
 
-    def read(self, name: str) -> Reading:
+    def read(self, name: str, *, again_if_degraded: bool = False) -> Reading:
         """One paper, in any usual spelling of its name.
+
+        Args:
+            again_if_degraded: ask the sources once more for what was read while one of them was down.
 
         Raises:
             InputError: no such paper in the library, or no name. NotFoundError: no source has it.
@@ -103,11 +112,22 @@ class PaperShelf:
         if not self._services.online:
             return self._of_library(self.library.get(name))
         ids = parse_ids(name)
-        if ids.key not in self._read:
-            known = self.finder.paper(ids)
-            reading = self._of_services(known.paper, known.failures)
-            self._read[ids.key] = self._read[known.paper.ids.key] = reading
-        return self._read[ids.key]
+        kept = self._read.get(ids.key)
+        if kept is not None and not (again_if_degraded and kept.failures):
+            return kept
+        known = self.finder.paper(ids)
+        reading = self._of_services(known.paper, known.failures)
+        if kept is not None and kept.document is not None and reading.document is None:
+            return kept
+        # by all its names: a DOI finds what was read by arXiv id
+        self._read.update(dict.fromkeys([ids.key, *known.paper.ids.names], reading))
+        return reading
+
+    def name_of(self, name: str) -> str:
+        """The name under which a paper was read, else the normal form of the name given. Raises InputError."""
+        key = parse_ids(name).key
+        kept = self._read.get(key)
+        return bare(key) if kept is None else kept.name
 
     def _of_library(self, paper: Paper) -> Reading:
         return Reading(paper.arxiv_id, paper.title, paper.year, "library", None, paper, shipped=True)
@@ -121,8 +141,19 @@ class PaperShelf:
             try:
                 document = PaperReader(self._services).read(record.ids.arxiv)
             except ServiceError as error:
-                about = SourceFailure(source="full text", error=type(error).__name__, message=str(error)[:600])
-                failed.append(about)
+                if not isinstance(error, NotFoundError):  # that every place says it has no text is an answer
+                    failed.append(SourceFailure.of(FULL_TEXT, error))
+        for attempt in document.tried if document is not None else ():
+            if attempt.failed:
+                error_name = attempt.error or "ServiceUnavailableError"
+                failed.append(
+                    SourceFailure(
+                        source=f"{FULL_TEXT} of {attempt.source}",
+                        error=error_name,
+                        message=attempt.outcome[:600],
+                        stale=attempt.stale,
+                    )
+                )
         recipes = read_recipes(document).recipes if document is not None else ()
         datasets = dict.fromkeys(record.datasets)
         if document is not None:
@@ -148,9 +179,14 @@ class PaperShelf:
 
     def _keep(self, name: str, document: Document) -> None:
         if self._folder is not None:
-            path = self._folder / f"{name.replace('/', '_').replace(':', '_')}.md"
+            text = f"# {document.title}\n\n{document.text()}\n"
+            stem = name.replace("/", "_").replace(":", "_")
+            path = self._folder / f"{stem}.md"
+            if path.exists() and path.read_text(encoding="utf-8") != text:
+                # read from another place, or a newer version: quotations of both have to be found
+                path = self._folder / f"{stem}.{sha256_text(text)[:8]}.md"
             if not path.exists():
-                atomic_write_text(path, f"# {document.title}\n\n{document.text()}\n")
+                atomic_write_text(path, text)
 
 
 def _as_paper(record: PaperRecord, document: Document | None, recipes: Sequence[ExtractedRecipe]) -> Paper | None:

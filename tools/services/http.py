@@ -1,7 +1,8 @@
 """One HTTP service that tells the truth: every request ends with an answer of status 200 or in a typed ServiceError.
 
 Tries again what may work later (429, 5xx, time-outs, broken connections), honours Retry-After, keeps an interval
-between requests, bounds the size and the time of an answer, and leaves a service that is down alone for a while.
+between requests, bounds the size and the time of an answer and the patience for one question, and leaves a service that
+is down, or that asked for a long pause, alone for a while.
 """
 
 from __future__ import annotations
@@ -30,21 +31,28 @@ from posttrain_crew.errors import (
 )
 from posttrain_crew.files import canonical_json, sha256_text
 from posttrain_crew.tools.services.cache import AnswerCache
-from posttrain_crew.tools.services.pace import CircuitBreaker, Pace
+from posttrain_crew.tools.services.pace import CircuitBreaker, Pace, Patience
 
-__all__ = ["Answer", "Params", "Service"]
+__all__ = ["PATIENCE_S", "Answer", "Params", "Service"]
 
 Params = Mapping[str, str | int | float | bool | Sequence[str] | None]
 """Query parameters; None leaves one out, a list repeats it. All are percent-encoded: a value cannot add a parameter."""
 
 MAX_ANSWER_BYTES = 32 * 2**20
-MAX_WAIT_S = 60.0
-"""A service that wants a longer pause than this is reported, not waited for."""
+PATIENCE_S = 30.0
+"""What one question may cost in pauses and failed tries: somebody waits for the answer. A service that wants a longer
+pause is reported with it, not waited for."""
+CONNECT_TIMEOUT_S = 5.0
+CONNECT_TRIES = 2
+"""No network, a wrong address, nobody listening: that seldom changes within seconds."""
+MAX_PAUSE_S = 3600.0
+"""Of what a service asks for; a larger number is a mistake of the service, and would end all work of this process."""
 ANSWER_TIMEOUTS = 4
 """Time-outs for one whole answer: a server that sends a byte now and then never runs into the one between bytes."""
 LEAST_BYTES_PER_S = 1024
 """A download that is slower than this on average, after the time of a whole answer, is broken off."""
 _T = TypeVar("_T")
+_UNREACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 
 
@@ -91,7 +99,9 @@ class Service:
         headers: sent with each request, for example a key. They never leave for another host, by a redirect neither.
         interval_s: least seconds between two requests.
         tries: requests at most for one answer.
-        timeout_s: for a connection, and between two blocks of an answer; a whole one may take ANSWER_TIMEOUTS of it.
+        timeout_s: between two blocks of an answer; a whole one may take ANSWER_TIMEOUTS of it, a connection 5 s.
+        patience_s: for the pauses and failed tries of one question; none begins when it is used up. Waiting for the
+            interval does not count: that is our own queue.
         cache: where answers of GET requests with `max_age_s` are kept.
     """
 
@@ -104,21 +114,26 @@ class Service:
         interval_s: float = 0.0,
         tries: int = 4,
         timeout_s: float = 30.0,
+        patience_s: float = PATIENCE_S,
         backoff_s: float = 1.0,
         cache: AnswerCache | None = None,
         breaker: CircuitBreaker | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.base_url = base_url.rstrip("/")
         self._tries, self._backoff, self._answer_s = tries, backoff_s, ANSWER_TIMEOUTS * timeout_s
-        self._pace = Pace(interval_s, sleep=sleep)
+        self._patience_s = patience_s
+        self._clock = clock
+        self._pace = Pace(interval_s, clock=clock, sleep=sleep)
+        self._paused_by: type[RateLimitedError | ServiceUnavailableError] = RateLimitedError
         self._cache = cache
         self._breaker = breaker or CircuitBreaker(name)
         self._own = tuple(headers or {})
         self._client = httpx.Client(
             headers={"user-agent": "posttrain-crew (https://github.com/posttrain-crew)", **(headers or {})},
-            timeout=timeout_s,
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             follow_redirects=True,
             event_hooks={"request": [self._keep_headers_home]},
         )
@@ -152,8 +167,9 @@ class Service:
         stored = self._stored(url, key, check) if max_age_s or stale_if_down else None
         if stored is not None and stored.age_s <= max_age_s:
             return stored
+        patience = Patience(self._patience_s)
         try:
-            answer = _checked(lambda: self._ask("GET", url, query, headers, None, max_bytes), check)
+            answer = _checked(lambda: self._ask("GET", url, query, headers, None, max_bytes, patience), check)
         except (ServiceUnavailableError, RateLimitedError) as error:
             if stored is None or not stale_if_down:
                 raise
@@ -176,8 +192,10 @@ class Service:
         check: Callable[[Answer], object] | None = None,
     ) -> Any:
         """POST of JSON for look-ups that change nothing (they are tried again as GETs are). Raises as `get` does."""
-        url, query = self._url(path), _encoded(params)
-        return _checked(lambda: self._ask("POST", url, query, None, body, max_bytes), check or Answer.json).json()
+        url, query, patience = self._url(path), _encoded(params), Patience(self._patience_s)
+        return _checked(
+            lambda: self._ask("POST", url, query, None, body, max_bytes, patience), check or Answer.json
+        ).json()
 
     def download(self, path: str, to: Path, *, max_bytes: int) -> int:
         """Stream a file to disk by way of `<to>.part`; a broken transfer goes on where it stopped, if the server can.
@@ -188,6 +206,7 @@ class Service:
         to.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
         url = self._url(path)
+        patience = Patience(self._patience_s)
         version: list[str] = []  # ETag of what is in `part`: a file that changed meanwhile is not glued to the old half
 
         def once() -> int:
@@ -216,12 +235,13 @@ class Service:
                 with part.open("ab" if start else "wb") as stream:
                     for block in self._blocks(response, max_bytes - start, streamed=True):
                         stream.write(block)
+                        patience.renew()  # it comes: what was waited for before is forgotten
                 size = part.stat().st_size
                 if whole.isdigit() and size != start + int(whole):
                     raise httpx.RemoteProtocolError("the transfer ended early")
                 return size
 
-        size = self._tried(url, once)
+        size = self._tried(url, once, patience)
         part.replace(to)
         return size
 
@@ -264,31 +284,41 @@ class Service:
         headers: Mapping[str, str] | None,
         body: object,
         max_bytes: int,
+        patience: Patience,
     ) -> Answer:
         def once() -> Answer:
             with self._opened(method, url, query, headers, body) as response:
                 content = b"".join(self._blocks(response, max_bytes))
                 return Answer(self.name, str(response.url), content, dict(response.headers))
 
-        return self._tried(url, once)
+        return self._tried(url, once, patience)
 
-    def _tried(self, url: str, once: Callable[[], _T]) -> _T:
+    def _tried(self, url: str, once: Callable[[], _T], patience: Patience) -> _T:
         self._breaker.check()
         for attempt in range(1, self._tries + 1):
-            self._pace.wait()
+            self._wait(patience)
+            begun = self._clock()
             try:
                 result = once()
             except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError) as error:
                 raise ServiceError(f"{self.name}: {url[:300]} cannot be asked: {error}.", service=self.name) from error
             except (httpx.TransportError, httpx.DecodingError, ServiceUnavailableError, RateLimitedError) as error:
+                patience.spend(self._clock() - begun)
                 problem = self._typed(error, url)
                 wait = self._backoff * 2 ** (attempt - 1) * (0.75 + 0.5 * random.random())
                 if problem.retry_after is not None:
-                    wait = max(problem.retry_after, 0.0)
-                if attempt == self._tries or wait > MAX_WAIT_S:
+                    wait = min(max(problem.retry_after, 0.0), MAX_PAUSE_S)
+                tries = self._tries
+                if isinstance(error, _UNREACHED):
+                    tries = min(tries, CONNECT_TRIES)
+                    self._pace.unused()
+                last = attempt >= tries or wait > patience.left
+                if problem.retry_after is not None or not last:
+                    self._paused_by = type(problem)
+                    self._pace.hold(wait)  # the next question keeps the pause, too
+                if last:
                     self._breaker.failed()
                     raise problem from error
-                self._pace.hold(wait)
             except ServiceError:
                 self._breaker.succeeded()  # it refused, so it is up
                 raise
@@ -297,12 +327,29 @@ class Service:
                 return result
         raise AssertionError("the last try returns or raises")
 
+    def _wait(self, patience: Patience) -> None:
+        """Until a request may start. Raises what made the service ask for a pause, where that is too long to wait."""
+        pause = self._pace.held()
+        if pause > patience.left:
+            raise self._paused_by(
+                f"{self.name} asked for a pause, of which {pause:.0f} s are left; it is not asked before.",
+                service=self.name,
+                retry_after=pause,
+            )
+        patience.spend(pause)
+        self._pace.wait()
+
     def _typed(self, error: Exception, url: str) -> ServiceUnavailableError | RateLimitedError:
         if isinstance(error, ServiceUnavailableError | RateLimitedError):
             return error
+        if isinstance(error, _UNREACHED):
+            return ServiceUnavailableError(
+                f"{self.name} cannot be reached at {self.base_url[:200]} ({str(error)[:200] or type(error).__name__}): "
+                "is the network up, and is this the right address?",
+                service=self.name,
+            )
         return ServiceUnavailableError(
-            f"{self.name} gave no whole answer to {url[:300]}: {type(error).__name__}: {str(error)[:200]}. "
-            "Is the network up, and is this the right address?",
+            f"{self.name} gave no whole answer to {url[:300]}: {type(error).__name__}: {str(error)[:200]}.",
             service=self.name,
         )
 
@@ -355,7 +402,8 @@ class Service:
         kind: type[ServiceError] = ServiceError
         hint = ""
         if status == 429:
-            kind, hint = RateLimitedError, " Wait, or set a key that allows more requests."
+            wanted = f" It asks for a pause of {pause:.0f} s." if pause else ""
+            kind, hint = RateLimitedError, f"{wanted} Wait, or set a key that allows more requests."
         elif status in _AGAIN or status >= 500:
             kind = ServiceUnavailableError
         elif status in (401, 403):

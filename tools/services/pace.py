@@ -1,4 +1,5 @@
-"""Not more requests than a service wants: a minimum interval between them, and a circuit breaker when it is down."""
+"""Not more requests than a service wants: a minimum interval between them, patience for one question, and a circuit
+breaker when it is down."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Callable
 
 from posttrain_crew.errors import ServiceUnavailableError
 
-__all__ = ["CircuitBreaker", "Pace"]
+__all__ = ["CircuitBreaker", "Pace", "Patience"]
 
 
 class Pace:
@@ -22,7 +23,7 @@ class Pace:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._interval, self._clock, self._sleep = interval_s, clock, sleep
-        self._next = 0.0
+        self._next = self._held_until = 0.0
         self._lock = threading.Lock()
 
     def wait(self) -> None:
@@ -33,10 +34,36 @@ class Pace:
         if (pause := start - self._clock()) > 0:
             self._sleep(pause)
 
+    def unused(self) -> None:
+        """The last request never left this machine: the next one need not keep the interval."""
+        with self._lock:
+            self._next = max(self._held_until, self._next - self._interval)
+
     def hold(self, seconds: float) -> None:
         """No request of any thread for so long: what a Retry-After asks for."""
         with self._lock:
-            self._next = max(self._next, self._clock() + seconds)
+            self._held_until = max(self._held_until, self._clock() + seconds)
+            self._next = max(self._next, self._held_until)
+
+    def held(self) -> float:
+        """Seconds that are left of what `hold` was told, without the queue of the interval."""
+        with self._lock:
+            return max(0.0, self._held_until - self._clock())
+
+
+class Patience:
+    """What one question may still cost, in seconds of pauses and failed tries."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = self.left = seconds
+
+    def spend(self, seconds: float) -> None:
+        """Some of it is used up."""
+        self.left -= seconds
+
+    def renew(self) -> None:
+        """All of it is there again."""
+        self.left = self._seconds
 
 
 class CircuitBreaker:

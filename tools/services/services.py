@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ from urllib.request import getproxies
 from posttrain_crew.errors import InputError, ServiceUnavailableError
 from posttrain_crew.settings import Settings, cache_dir
 from posttrain_crew.tools.services.cache import AnswerCache
-from posttrain_crew.tools.services.http import Service
+from posttrain_crew.tools.services.http import PATIENCE_S, Service
 
 __all__ = ["SOURCES", "Addresses", "Services", "unreachable"]
 
@@ -69,6 +70,7 @@ class Services:
         cache: folder for answers; None keeps none.
         interval_factor: 0 in tests and on loopback, where nobody is hurried.
         timeout_s: of each service (see Service).
+        patience_s: of each service, for one question.
     """
 
     names: tuple[str, ...] = ("shipped",)
@@ -77,6 +79,9 @@ class Services:
     cache: Path | None = None
     interval_factor: float = 1.0
     timeout_s: float = 30.0
+    patience_s: float = PATIENCE_S
+    _made: dict[str, Service] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str, settings: Settings | None = None, cache: Path | None = None) -> Services:
@@ -165,15 +170,19 @@ class Services:
         return {"authorization": f"Bearer {token}"} if token else None
 
     def _service(self, name: str, url: str, interval_s: float, headers: Mapping[str, str] | None = None) -> Service:
-        return Service(
-            name,
-            url,
-            headers=headers,
-            interval_s=interval_s * self.interval_factor,
-            timeout_s=self.timeout_s,
-            backoff_s=0.05 if self.interval_factor == 0 else 1.0,
-            cache=AnswerCache(self.cache / name) if self.cache else None,
-        )
+        with self._lock:  # two threads that ask first at the same time share it, and with it pace and breaker
+            if name not in self._made:
+                self._made[name] = Service(
+                    name,
+                    url,
+                    headers=headers,
+                    interval_s=interval_s * self.interval_factor,
+                    timeout_s=self.timeout_s,
+                    patience_s=self.patience_s,
+                    backoff_s=0.02 if self.interval_factor == 0 else 1.0,
+                    cache=AnswerCache(self.cache / name) if self.cache else None,
+                )
+            return self._made[name]
 
 
 def unreachable(services: Services) -> ServiceUnavailableError | None:

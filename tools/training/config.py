@@ -66,6 +66,8 @@ class TrainingConfig(BaseModel):
     seed: int = 0
     max_seconds: float | None = Field(default=None, gt=0)
     """Wall time from the start of the process after which training stops cleanly and the model is saved."""
+    environment: str | None = None
+    """Python executable that the job runs in, on the machine where it runs; see environment.py."""
     resume: bool = False
     """Go on from the last complete checkpoint of an earlier attempt; from the beginning where there is none."""
     save_seconds: float | None = Field(default=30.0, gt=0)
@@ -267,14 +269,45 @@ def _check_grpo(value: Callable[[str], Any]) -> None:
         raise ConfigError(
             "`trainer.sync_ref_model` has no reference model to move while `trainer.beta` is 0: set `beta` above 0."
         )
-    if value("use_vllm") and value("use_cpu"):
+    if value("use_vllm"):
+        _check_vllm(value)
+
+
+def _check_vllm(value: Callable[[str], Any]) -> None:
+    if value("use_cpu"):
         raise ConfigError(
             "`trainer.use_vllm` needs an accelerator, but `trainer.use_cpu` is set: leave out one of them."
+        )
+    mode = value("vllm_mode")
+    if mode not in ("colocate", "server"):
+        raise ConfigError(f"`trainer.vllm_mode` must be `colocate` or `server`, but is {mode!r}.")
+    share = value("vllm_gpu_memory_utilization")
+    if not 0 < share < 1:
+        raise ConfigError(
+            f"`trainer.vllm_gpu_memory_utilization` must be above 0 and below 1, but is {share}: it is vLLM's share of "
+            "the GPU's memory, and the rest is for the training."
+        )
+    if value("vllm_tensor_parallel_size") < 1:
+        raise ConfigError("`trainer.vllm_tensor_parallel_size` must be at least 1.")
+    address = value("vllm_server_base_url")
+    if address is not None and not str(address).startswith(("http://", "https://")):
+        raise ConfigError(f"`trainer.vllm_server_base_url` must begin with http:// or https://, but is {address!r}.")
+    mask, masks = value("vllm_importance_sampling_mode"), ("token_truncate", "token_mask")
+    if value("loss_type") == "vespo" and value("vllm_importance_sampling_correction") and mask not in masks:
+        raise ConfigError(
+            f"`trainer.loss_type: vespo` with vLLM needs `vllm_importance_sampling_mode: {masks[0]}` or `{masks[1]}`, "
+            f"but it is `{mask}`."
         )
 
 
 _NEEDS: tuple[tuple[str, str, Any, str], ...] = (
     ("vllm_", "use_vllm", True, "only sampling with vLLM reads it"),
+    ("vllm_server_", "vllm_mode", "server", "`vllm_mode` is not `server`"),
+    ("vllm_group_port", "vllm_mode", "server", "`vllm_mode` is not `server`"),
+    ("vllm_gpu_memory_utilization", "vllm_mode", "colocate", "the server has its own, given where it is started"),
+    ("vllm_tensor_parallel_size", "vllm_mode", "colocate", "the server has its own, given where it is started"),
+    ("vllm_max_model_length", "vllm_mode", "colocate", "the server has its own, given where it is started"),
+    ("vllm_enable_sleep_mode", "vllm_mode", "colocate", "`vllm_mode` is not `colocate`"),
     ("save_steps", "save_strategy", "steps", "`save_strategy` is not `steps`"),
     ("eval_steps", "eval_strategy", "steps", "`eval_strategy` is not `steps`"),
     ("gradient_checkpointing_kwargs", "gradient_checkpointing", True, "`gradient_checkpointing` is off"),

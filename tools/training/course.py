@@ -6,17 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
+from itertools import pairwise
+from statistics import fmean, median
 from typing import Any
 
-from posttrain_crew.entries import MetricEvidence, Method
+from posttrain_crew.entries import Method, MetricEvidence
 from posttrain_crew.tools.training.metrics import series
 from posttrain_crew.tools.training.thresholds import THRESHOLDS, Thresholds
 
-__all__ = ["Course", "Points", "evidence", "mean"]
+__all__ = ["Course", "Points", "evidence", "mean", "noise"]
 
 Points = list[tuple[int, float]]
 """(step, value)."""
+
+
+STEP_TO_DEVIATION = 1.048
+"""For normal noise: 1 / (0.6745 sqrt 2)."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,16 @@ class Course:
         batch = self.number("per_device_train_batch_size", 8) * self.number("gradient_accumulation_steps", 1)
         return max(1, int(batch * max(1.0, self.number("logging_steps", 1))))
 
+    @cached_property
+    def share_done(self) -> float:
+        """Share of the job's steps that are behind it, 0-1; 0 where the records do not tell."""
+        last = self.records[-1] if self.records else {}
+        step, epoch = last.get("step"), last.get("epoch")
+        steps, epochs = self.number("max_steps", -1), self.number("num_train_epochs", 3)  # transformers' default
+        if steps > 0:
+            return float(step) / steps if isinstance(step, int | float) else 0.0
+        return float(epoch) / epochs if isinstance(epoch, int | float) and epochs > 0 else 0.0
+
     def newest(self, *names: str) -> list[MetricEvidence]:
         """The last value of each metric that is there, against its first."""
         found = [(name, self.of(name)) for name in names]
@@ -58,6 +73,13 @@ class Course:
 def mean(points: Points) -> float:
     """Mean value of some points; there must be one."""
     return fmean(value for _, value in points)
+
+
+def noise(points: Points) -> float:
+    """Standard deviation of one log about its neighbours, from the median step between them, which a trend or a fall
+    hardly touches; 0 for fewer than three logs."""
+    steps = [abs(after - before) for (_, before), (_, after) in pairwise(points)]
+    return STEP_TO_DEVIATION * median(steps) if len(steps) >= 2 else 0.0
 
 
 def evidence(metric: str, point: tuple[int, float], threshold: float) -> MetricEvidence:

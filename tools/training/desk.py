@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import Decision, Experiment, JobStarted, TrainingSet
 from posttrain_crew.errors import ConfigError, CrewError, GateError, InputError
 from posttrain_crew.files import canonical_json, sha256_text
+from posttrain_crew.settings import Settings
 from posttrain_crew.state import ExperimentView, RunState
 from posttrain_crew.target import Training
 from posttrain_crew.tools.compute.jobs import JobRequest, launch, poll
 from posttrain_crew.tools.tool import agent_tool
-from posttrain_crew.tools.training.config import RewardSpec, TrainingConfig, check_trainer
+from posttrain_crew.tools.training.config import RewardSpec, TrainingConfig, check_trainer, trainer_value
 from posttrain_crew.tools.training.diagnose import diagnose
 from posttrain_crew.tools.training.estimate import estimate_seconds, memory_gib, model_shape, steps_of
+from posttrain_crew.tools.training.ladder import Room
 from posttrain_crew.tools.training.metrics import METRICS_FILE, read_metrics
 from posttrain_crew.tools.training.preflight import job_config, preflight
 from posttrain_crew.tools.workspace import Workspace
 
-__all__ = ["TrainingDesk", "running_jobs"]
+__all__ = ["TrainingDesk", "running_jobs", "starting_point"]
 
 Method = Literal["sft", "dpo", "grpo"]
 Changes = dict[str, Any]
@@ -44,6 +47,10 @@ SLOWER_THAN_PLANNED = 4.0
 LEAST_SECONDS = 300.0
 SAVING_SECONDS = 60.0
 """Between the clean stop and the hard one: the last step and the saving of the model."""
+ADAPTER: Changes = {"use_peft": True, "lora_r": 16, "lora_alpha": 32, "lora_target_modules": "all-linear"}
+"""What is proposed where all weights do not fit."""
+ADAPTER_RATE = 10.0
+"""An adapter learns best at about ten times the rate of full training (Schulman et al. 2025, LoRA Without Regret)."""
 
 
 class TrainingDesk:
@@ -86,7 +93,10 @@ class TrainingDesk:
         ] = {},  # noqa: B006 - read only; a literal default is what the tool schema shows
         recipe: Annotated[str | None, "id of the recipe entry behind it"] = None,
     ) -> dict[str, Any]:
-        """Work out a training job without launching it: its full config, steps, seconds, memory and every problem."""
+        """Work out a training job without launching it: its full config, steps, seconds, memory and every problem.
+
+        Where no batch of all weights fits the memory and a LoRA adapter does, `adapter` holds the changes for one.
+        """
         workspace = self._workspace
         problems: list[str] = []
         answer: dict[str, Any] = {"config": {}, "steps": 0, "estimate_seconds": 0.0, "memory_gib": 0.0}
@@ -101,7 +111,20 @@ class TrainingDesk:
             answer["steps"] = steps_of(method, config.trainer, rows)
             answer["estimate_seconds"] = round(estimate_seconds(workspace, method, config.trainer, rows), 1)
             shape = model_shape(workspace.checkpoint(parent))
-            answer["memory_gib"] = round(memory_gib(method, config.trainer, shape, ts.body.max_tokens), 2)
+            capacity = workspace.compute.capacity()
+
+            def memory(trainer: dict[str, Any]) -> float:
+                return memory_gib(
+                    method,
+                    trainer,
+                    shape,
+                    ts.body.max_tokens,
+                    dtype=config.dtype,
+                    on_cpu=capacity.device == "cpu",
+                    device_gib=capacity.device_memory_gib,
+                )
+
+            answer["memory_gib"] = round(memory(config.trainer), 2)
         except CrewError as error:
             problems.append(str(error))
             return {**answer, "problems": problems}
@@ -109,9 +132,11 @@ class TrainingDesk:
             problems.append(f"{training_set} was prepared for {ts.body.method}, not for {method}.")
         if not ts.body.contamination.passed:
             problems.append(f"{training_set} did not pass the contamination check.")
-        capacity = workspace.compute.capacity()
-        if answer["memory_gib"] > capacity.device_memory_gib:
-            problems.append(f"it needs {answer['memory_gib']} GiB, and a job has {capacity.device_memory_gib} GiB.")
+        if answer["memory_gib"] > (have := capacity.device_memory_gib):
+            problems.append(f"it needs {answer['memory_gib']} GiB, and a job has {have} GiB.")
+            if (changed := _adapter(method, config.trainer, memory, have)) is not None:
+                answer["adapter"] = changed
+                problems.append("All weights do not fit at any batch; a LoRA adapter does: `adapter` has its changes.")
         if answer["estimate_seconds"] > workspace.budget.for_experiments:
             problems.append(f"{workspace.budget.for_experiments:.0f} s are left for experiments.")
         return {**answer, "problems": problems}
@@ -188,7 +213,8 @@ class TrainingDesk:
         history = read_metrics(workspace.run.absolute(view.jobs[-1].body.directory) / METRICS_FILE)
         trainer = {name: value for name, value in body.config.items() if name != "reward"}
         outcome = view.outcome
-        found = diagnose(history, None if outcome is None else outcome.body, body.method, trainer)
+        room = Room(on_cpu=workspace.compute.capacity().device == "cpu")
+        found = diagnose(history, None if outcome is None else outcome.body, body.method, trainer, room=room)
         refs = [experiment, *([outcome.id] if outcome is not None else [])]
         point = outcome.id if outcome is not None else f"log-{len(history)}"
         entry = workspace.board.post(found, author="trainer", refs=refs, key=f"diagnosis:{experiment}:{point}")
@@ -273,6 +299,7 @@ def _config(
         data=workspace.run.absolute(training_set.body.path),
         data_sha256=training_set.body.sha256,
         seed=workspace.started.seed,
+        environment=Settings().gpu_python if workspace.compute.name == "local" else None,
         trackio_project=workspace.run.id,
         trackio_dir=workspace.run.root / "trackio",
         reward=_rewards(reward),
@@ -280,6 +307,18 @@ def _config(
         answer_labels=target.answer.labels,
         trainer={**start, **changes},
     )
+
+
+def _adapter(
+    method: Method, trainer: dict[str, Any], memory: Callable[[dict[str, Any]], float], have: float
+) -> Changes | None:
+    """The changes that make a LoRA job of one whose weights do not fit `have` GiB; None where they do not help."""
+    least = {"per_device_train_batch_size": 1, "gradient_checkpointing": True}
+    if trainer.get("use_peft") or memory({**trainer, **least}) <= have:
+        return None
+    rate = ADAPTER_RATE * float(trainer_value(method, trainer, "learning_rate"))
+    changes = {**ADAPTER, "learning_rate": float(f"{rate:.3g}")}
+    return changes if memory({**trainer, **least, **changes}) <= have else None
 
 
 def _rewards(reward: Any) -> tuple[RewardSpec, ...]:
@@ -313,12 +352,11 @@ def _view(workspace: Workspace, experiment: str) -> ExperimentView:
 
 
 def starting_point(training: Training, method: Method) -> dict[str, Any]:
-    """The target's fields for a method; for DPO those of its SFT that are about the machine, the rest being TRL's
-    defaults."""
-    if method == "grpo":
-        return dict(training.grpo)
-    own = dict(training.sft)
-    return own if method == "sft" else {name: own[name] for name in _OF_THE_MACHINE if name in own}
+    """The target's fields for a method; for DPO they lie over those of its SFT that are about the machine."""
+    if method != "dpo":
+        return dict(training.grpo if method == "grpo" else training.sft)
+    shared = {name: training.sft[name] for name in _OF_THE_MACHINE if name in training.sft}
+    return shared | training.dpo
 
 
 def _tried(view: ExperimentView) -> str:

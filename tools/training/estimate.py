@@ -6,44 +6,28 @@ a formula: it decides whether a launch is hopeless, and the smoke run, on the lo
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from statistics import median
 from typing import Any, Literal
 
 from posttrain_crew.entries import Experiment, JobOutcome, JobStarted, TrainingSet
-from posttrain_crew.errors import ModelError
 from posttrain_crew.state import RunState
 from posttrain_crew.tools.training.config import trainer_value
+from posttrain_crew.tools.training.hardware import sharding
+from posttrain_crew.tools.training.memory import Work, memory_of
+from posttrain_crew.tools.training.shape import ModelShape, model_shape
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["ModelShape", "estimate_seconds", "memory_gib", "model_shape", "steps_of", "trained_parameters"]
 
 Method = Literal["sft", "dpo", "grpo"]
 
-PROCESS_GIB = 1.0
-"""Python, torch and the trainer before a model is loaded; measured 0.7 (SFT) and 1.0 (GRPO) with the embedded base."""
 DPO_PASSES = 8 / 3
 """A pair is two rows, each with a forward pass of the reference beside forward and backward (2 units): 2 x 4 / 3 of
 SFT."""
 DEFAULT_SECONDS_PER_STEP = 5.0
 """Where neither the run nor the target knows better. A guess."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """Of a model directory, what memory depends on."""
-
-    parameters: int
-    layers: int
-    hidden: int
-    vocabulary: int
-    kv_width: int
-    """Key and value heads x head size."""
-    architecture: str
 
 
 def steps_of(method: Method, trainer: Mapping[str, Any], rows: int) -> int:
@@ -68,108 +52,41 @@ def estimate_seconds(workspace: Workspace, method: Method, trainer: Mapping[str,
     if startup is None:
         startup = training.startup_seconds
     if per_step is None:
-        start = training.grpo if method == "grpo" else training.sft
-        base = training.seconds_per_step.get("grpo" if method == "grpo" else "sft", DEFAULT_SECONDS_PER_STEP)
-        if method == "dpo":
+        # a target that has measured no DPO gets it from its SFT
+        known: Method = "sft" if method == "dpo" and "dpo" not in training.seconds_per_step else method
+        start = {"sft": training.sft, "dpo": {**training.sft, **training.dpo}, "grpo": training.grpo}[known]
+        base = training.seconds_per_step.get(known, DEFAULT_SECONDS_PER_STEP)
+        if method != known:
             base *= DPO_PASSES
         per_step = base * _scale(method, trainer, start)
     return startup + steps_of(method, trainer, rows) * per_step
 
 
-def memory_gib(method: Method, trainer: Mapping[str, Any], shape: ModelShape, max_tokens: int) -> float:
-    """Peak memory of a job on one process, GiB, in float32 with AdamW.
-
-    Parameters x 16 bytes: weights 4, gradients 4, two moments 8; x 4 more for the reference model of DPO and of GRPO
-    with beta > 0. With LoRA the weights alone (4 bytes; about 0.6 in 4 bits, 1.1 in 8 bits), no reference model, and 16
-    bytes for each parameter of the adapter: rank x (width in + width out) of each target, here the four projections of
-    attention, or all seven of a block. DPO has two rows, chosen and rejected, where SFT has one.
-    Activations, per token in a forward pass: 68 bytes x hidden x layers (34 bytes in 16 bits, Korthikanti et al. 2022,
-    arXiv:2205.05198, eq. 1), or 4 x hidden x layers + 68 x hidden with gradient checkpointing; attention scores are not
-    stored by the fused kernels. Logits: 3 x 4 bytes x vocabulary a token (logits, their gradient, log-softmax).
-    Sampling keeps 8 bytes x kv width x layers a token, at another time than the backward pass.
+def memory_gib(
+    method: Method,
+    trainer: Mapping[str, Any],
+    shape: ModelShape,
+    max_tokens: int,
+    *,
+    dtype: str = "float32",
+    on_cpu: bool = False,
+    device_gib: float = 0.0,
+) -> float:
+    """Peak memory of a job on one process, GiB; the formulas and their sources are in memory.py.
 
     Args:
         max_tokens: tokens of the longest row of the training set (of the prompt, for GRPO).
+        dtype: of the weights, as in the job's config.
+        on_cpu: the job runs without an accelerator, where precision and checkpointing have other defaults.
+        device_gib: memory of the device; vLLM takes a share of it.
     """
-
-    def value(name: str) -> Any:
-        return trainer_value(method, dict(trainer), name)
-
-    batch = int(value("per_device_train_batch_size")) * (2 if method == "dpo" else 1)
-    if method == "grpo":
-        length = max_tokens + int(value("max_completion_length") or 256)
-    else:
-        length = min(max_tokens, int(value("max_length") or max_tokens))
-    tokens = batch * max(1, length)
-    width = 2 if value("bf16") and not value("use_cpu") else 4  # bytes of an activation under autocast
-    per_layer = 17 * width * shape.hidden
-    if value("gradient_checkpointing"):
-        activations = tokens * (width * shape.hidden * shape.layers + per_layer)
-    else:
-        activations = tokens * per_layer * shape.layers
-    logits = tokens * shape.vocabulary * 4 * 3
-    sampling = tokens * shape.kv_width * shape.layers * 8 if method == "grpo" else 0
-    weights = _weight_bytes(method, value, shape)
-    return float(PROCESS_GIB + (weights + max(activations + logits, sampling)) / 2**30)
+    work = Work.of(method, trainer, shape, max_tokens, dtype=dtype, on_cpu=on_cpu)
+    return memory_of(work, sharding("single"), device_gib=device_gib).gib
 
 
 def trained_parameters(method: Method, trainer: Mapping[str, Any], shape: ModelShape) -> int:
     """Parameters that get a gradient: all of them, or those of the adapter."""
-
-    def value(name: str) -> Any:
-        return trainer_value(method, dict(trainer), name)
-
-    if not value("use_peft"):
-        return shape.parameters
-    targets = value("lora_target_modules")
-    whole_block = targets == "all-linear" or (isinstance(targets, list) and len(targets) > 4)
-    # width in + width out of q, k, v, o; and of gate, up, down, with the usual 8/3 to 4 times the hidden width
-    widths = 4 * shape.hidden + 2 * (shape.hidden + shape.kv_width) + (3 * 5 * shape.hidden if whole_block else 0)
-    return min(shape.parameters, int(value("lora_r")) * widths * shape.layers)
-
-
-def _weight_bytes(method: Method, value: Callable[[str], Any], shape: ModelShape) -> float:
-    reference = method == "dpo" and not value("precompute_ref_log_probs")
-    reference = reference or (method == "grpo" and (value("beta") or 0) > 0)
-    if not value("use_peft"):
-        return shape.parameters * (20 if reference else 16)
-    each = 0.6 if value("load_in_4bit") else 1.1 if value("load_in_8bit") else 4.0
-    names = ("use_peft", "lora_r", "lora_target_modules")
-    return shape.parameters * each + 16 * trained_parameters(method, {name: value(name) for name in names}, shape)
-
-
-def model_shape(folder: Path) -> ModelShape:
-    """Read config.json and the headers of the weight files; no weights are loaded.
-
-    Raises:
-        ModelError: there is no model in safetensors form.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        parameters = sum(_parameters(path) for path in folder.glob("*.safetensors"))
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} is no model directory with config.json and *.safetensors files: {error}") from error
-    if not parameters:
-        raise ModelError(f"{folder} holds no weights as *.safetensors: save the model with `save_pretrained`.")
-    text = config.get("text_config", config)
-    heads = int(text.get("num_attention_heads", 1))
-    hidden = int(text.get("hidden_size", 0))
-    head = int(text.get("head_dim") or hidden // max(1, heads))
-    return ModelShape(
-        parameters=parameters,
-        layers=int(text.get("num_hidden_layers", 0)),
-        hidden=hidden,
-        vocabulary=int(text.get("vocab_size", 0)),
-        kv_width=int(text.get("num_key_value_heads") or heads) * head,
-        architecture=",".join(config.get("architectures") or [str(config.get("model_type"))]),
-    )
-
-
-def _parameters(path: Path) -> int:
-    with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(size))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return Work.of(method, trainer, shape, max_tokens=1).trained
 
 
 def _measured(workspace: Workspace, method: Method, trainer: Mapping[str, Any]) -> tuple[float | None, float | None]:

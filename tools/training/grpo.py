@@ -21,14 +21,18 @@ from typing import Any
 from posttrain_crew.errors import ConfigError
 from posttrain_crew.tools.training import session
 from posttrain_crew.tools.training.config import trainer_value
+from posttrain_crew.tools.training.environment import check_vllm
 from posttrain_crew.tools.training.resumption import resumable
-from posttrain_crew.tools.training.rewards import Reward, resolve, scored
+from posttrain_crew.tools.training.rewards import Reward, check_rows, resolve, scored
 
 __all__ = ["make_trainer", "reward_functions"]
 
 
 def make_trainer(job: session.Job) -> Any:
-    """The GRPOTrainer of a job."""
+    """The GRPOTrainer of a job. Raises ConfigError, DatasetError for what could only fail later."""
+    rewards = reward_functions(job)
+    check_rows([spec.name for spec in job.config.reward], job.rows)
+    check_vllm(job.config.method, job.config.trainer)
     from datasets import Dataset
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
@@ -36,7 +40,7 @@ def make_trainer(job: session.Job) -> Any:
     return resumable(GRPOTrainer, job.callback)(
         model=job.model,
         args=GRPOConfig(**job.arguments),
-        reward_funcs=reward_functions(job),
+        reward_funcs=rewards,
         train_dataset=Dataset.from_list(job.rows),
         eval_dataset=None if job.eval_rows is None else Dataset.from_list(job.eval_rows),
         processing_class=job.tokenizer,

@@ -18,6 +18,7 @@ from posttrain_crew.files import canonical_json, sha256_file, sha256_text
 from posttrain_crew.rundir import free_gib
 from posttrain_crew.tools.compute.jobs import JobRequest, launch, wait
 from posttrain_crew.tools.training.config import TrainingConfig, check_trainer, trainer_value, without_effect
+from posttrain_crew.tools.training.environment import look_for_vllm
 from posttrain_crew.tools.training.estimate import (
     ModelShape,
     estimate_seconds,
@@ -25,7 +26,9 @@ from posttrain_crew.tools.training.estimate import (
     model_shape,
     trained_parameters,
 )
-from posttrain_crew.tools.training.rewards import check_rewards
+from posttrain_crew.tools.training.ladder import Refusal, Room, Settings, first_that_fits
+from posttrain_crew.tools.training.rewards import check_rewards, check_rows, columns_of
+from posttrain_crew.tools.training.rows import read_rows
 from posttrain_crew.tools.training.session import SMOKE_STEPS
 from posttrain_crew.tools.workspace import Workspace
 
@@ -121,6 +124,10 @@ def _check_config(workspace: Workspace, config: TrainingConfig) -> str:
                     f"`trainer.{name}` (QLoRA) needs a CUDA device, but this backend has none. Leave it out: plain "
                     "LoRA (`use_peft` alone) runs on a CPU."
                 )
+    try:
+        look_for_vllm(config, workspace.compute.name, workspace.compute.capacity().device)
+    except CrewError as error:
+        raise _FailedCheckError(str(error)) from error
     told = f"{len(config.trainer)} trainer fields are valid for the installed {config.method.upper()} trainer"
     return "; ".join([told, *without_effect(config.method, config.trainer)])
 
@@ -161,7 +168,9 @@ def _check_rewards(config: TrainingConfig) -> str:
         return f"not needed for {config.method.upper()}"
     names, weights = [spec.name for spec in config.reward], [spec.weight for spec in config.reward]
     try:
-        return "; ".join(check_rewards(names, config.answer_template, config.answer_labels, weights))
+        told = check_rewards(names, config.answer_template, config.answer_labels, weights)
+        check_rows(names, read_rows(config) if any("tests" in columns_of(name) for name in names) else ())
+        return "; ".join(told)
     except CrewError as error:
         raise _FailedCheckError(str(error)) from error
 
@@ -169,14 +178,24 @@ def _check_rewards(config: TrainingConfig) -> str:
 def _check_memory(
     workspace: Workspace, config: TrainingConfig, training_set: TrainingSet, estimates: _Estimates
 ) -> str:
-    need = memory_gib(config.method, config.trainer, model_shape(Path(config.model)), training_set.max_tokens)
-    estimates.memory_gib = need
-    have = workspace.compute.capacity().device_memory_gib
-    if need > have:
-        raise _FailedCheckError(
-            f"needs about {need:.1f} GiB, but one job has {have:.1f} GiB on this backend. Halve "
-            "`per_device_train_batch_size` and double `gradient_accumulation_steps`, or set `gradient_checkpointing`."
+    capacity = workspace.compute.capacity()
+    shape, have, on_cpu = model_shape(Path(config.model)), capacity.device_memory_gib, capacity.device == "cpu"
+
+    def needed(trainer: Mapping[str, Any]) -> float:
+        return memory_gib(
+            config.method, trainer, shape, training_set.max_tokens, dtype=config.dtype, on_cpu=on_cpu, device_gib=have
         )
+
+    need = estimates.memory_gib = needed(config.trainer)
+    if need > have:
+        job, room = Settings(config.method, config.trainer), Room(on_cpu=on_cpu)
+        rungs = first_that_fits(job, room, lambda settings: needed(settings.trainer) <= have)
+        told = f"needs about {need:.1f} GiB, but one job has {have:.1f} GiB on this backend."
+        if isinstance(rungs, Refusal):
+            raise _FailedCheckError(f"{told} No smaller steps of the same training fit. {rungs.reason}")
+        changes = {name: value for rung in rungs for name, value in rung.changes.items()}
+        less = needed(rungs[-1].settings.trainer)
+        raise _FailedCheckError(f"{told} The same training needs {less:.1f} GiB with {changes}.")
     return f"about {need:.1f} of {have:.1f} GiB"
 
 

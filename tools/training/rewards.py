@@ -7,18 +7,22 @@ their weights all of them together have to.
 
 A plugin's reward may carry its own completions as an attribute, `reward.calibration = Calibration(...)`, and the
 columns that it reads beside `prompt`, `reward.columns = ("answer",)`.
+
+Code that a model wrote runs in the sandbox alone (tools/sandbox); where there is none, `code_tests` is refused.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from posttrain_crew.errors import ConfigError
+from posttrain_crew.errors import ConfigError, CrewError, DatasetError
+from posttrain_crew.tools.sandbox.bwrap import require_sandbox
+from posttrain_crew.tools.sandbox.tests import Verdict, last_block, plan, run_many
 
 __all__ = [
     "BUILTIN_REWARDS",
@@ -27,6 +31,9 @@ __all__ = [
     "Reward",
     "calibrate",
     "check_rewards",
+    "check_rows",
+    "code_tests",
+    "code_tests_all",
     "columns_of",
     "exact",
     "format_valid",
@@ -134,14 +141,40 @@ def not_too_long(
     return [1.0 - max(0.0, min(1.0, (len(ids) - free) / (max_completion_length - free))) for ids in completion_ids]
 
 
+def code_tests(completions: Sequence[Any], tests: Sequence[Any], **_columns: Any) -> list[Any]:
+    """Share of the row's tests (column `tests`, see tools/sandbox/tests.py) that pass with the last fenced Python block
+    of the completion, run in the sandbox; 0 without such a block, None where the row has no tests."""
+    return [None if verdict is None else verdict.share for verdict in _verdicts(completions, tests)]
+
+
+def code_tests_all(completions: Sequence[Any], tests: Sequence[Any], **_columns: Any) -> list[Any]:
+    """As `code_tests`, but 1.0 where all tests pass and else 0.0: for tests of which some pass by chance."""
+    verdicts = _verdicts(completions, tests)
+    return [None if verdict is None else float(verdict.passed == verdict.total) for verdict in verdicts]
+
+
+def _verdicts(completions: Sequence[Any], tests: Sequence[Any]) -> list[Verdict | None]:
+    pairs = [(last_block(completion_text(text)), row) for text, row in zip(completions, tests, strict=True)]
+    verdicts = iter(run_many([pair for pair in pairs if pair[1] is not None]))
+    return [None if row is None else next(verdicts) for _, row in pairs]
+
+
 BUILTIN_REWARDS: dict[str, Reward] = {
     "mcq_letter": mcq_letter,
     "exact": exact,
     "number": number,
     "format": format_valid,
     "length": not_too_long,
+    "code_tests": code_tests,
+    "code_tests_all": code_tests_all,
 }
-_COLUMNS: dict[str, tuple[str, ...]] = {"mcq_letter": ("answer",), "exact": ("answer",), "number": ("answer",)}
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "mcq_letter": ("answer",),
+    "exact": ("answer",),
+    "number": ("answer",),
+    "code_tests": ("tests",),
+    "code_tests_all": ("tests",),
+}
 
 
 @dataclass(frozen=True)
@@ -151,6 +184,8 @@ class Calibration:
     answer: str
     good: tuple[str, ...]
     bad: tuple[str, ...]
+    tests: tuple[str, ...] = ("assert double(3) == 6", "assert double(-4) == -8")
+    """The column `tests`, for rewards that run code."""
 
 
 _CHOICE = Calibration(
@@ -168,6 +203,24 @@ _NUMBER = Calibration(
     good=("{line:1200}", "3 * 400 = 1200\n{line:1,200 m}", "{line:41}\nThat was wrong.\n{line:1.2e3}"),
     bad=("", "1200", "{line:12}", "{line:-1200}", "{line:1200}\nNo.\n{line:120}", "{line:many}"),
 )
+_CODE = Calibration(
+    answer="def double(x): return 2 * x",
+    good=(
+        "```python\ndef double(x):\n    return 2 * x\n```",
+        "```python\ndef double(x):\n    return x\n```\nNo:\n```py\ndef double(x):\n    return x + x\n```",
+    ),
+    bad=(
+        "",
+        "def double(x): return 2 * x",
+        "```python\ndef double(x):\n    return x * x\n```",
+        "```python\ndef double(x):\n    return 2 * x\n```\nNo:\n```python\ndef double(x):\n    return x\n```",
+        "```python\nimport sys\nsys.exit(0)\n```",
+        "```python\nimport os\nos._exit(0)\n```",
+        "```python\nprint('2 passed')\ndef double(x):\n    print('ok')\n```",
+        "```python\nclass Any:\n    __eq__ = lambda *_: True\ndouble = lambda x: Any()\n```",
+    ),
+)
+"""The bad ones include what a model does that wants the tests to pass and not the code to work."""
 _LIMIT = 32
 """Length limit, in words for tokens, that rewards are calibrated with."""
 CALIBRATION: dict[str, Calibration] = {
@@ -176,8 +229,11 @@ CALIBRATION: dict[str, Calibration] = {
     "number": _NUMBER,
     "format": Calibration(answer="B", good=("{line:B}", "6 * 7 = 42\n{line:D}"), bad=("", "B", "I do not know.")),
     "length": Calibration(answer="B", good=("{line:B}", "6 * 7 = 42\n{line:D}"), bad=("well " * 30 + "{line:B}",)),
+    "code_tests": _CODE,
+    "code_tests_all": replace(_CODE, bad=(*_CODE.bad, "```python\ndef double(x):\n    return abs(2 * x)\n```")),
 }
 _ANSWERS = {"choice": _CHOICE, "text": _TEXT, "number": _NUMBER}
+_PROGRAMS = {"code": _CODE}
 """Completions that only a reward which knows right from wrong can tell apart: the bad ones include wrong answers in the
 right form."""
 
@@ -209,10 +265,15 @@ def scored(name: str, reward: Reward, **columns: Any) -> list[float]:
 
     Raises:
         ConfigError: the reward raised, or did not give one finite number (None: not applicable) for each completion.
+        DatasetError: the reward says that a row cannot be used.
     """
     completions = columns["completions"]
     try:
         scores = list(reward(**columns))
+    except DatasetError:
+        raise
+    except CrewError as error:
+        raise ConfigError(f"the reward `{name}` cannot be used: {error}") from error
     except Exception as error:
         raise ConfigError(
             f"the reward `{name}` raised {type(error).__name__}: {error}. Repair it, or name another under `reward`; "
@@ -224,6 +285,26 @@ def scored(name: str, reward: Reward, **columns: Any) -> list[float]:
         if score is not None and not (isinstance(score, int | float) and math.isfinite(score)):
             raise ConfigError(f"the reward `{name}` gave {score!r} for a completion, which is no finite number.")
     return [score if score is None else float(score) for score in scores]
+
+
+def check_rows(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse rows that a reward cannot judge, before any training.
+
+    Raises:
+        DatasetError: the tests of a row cannot be used. ConfigError: a reward runs code, and there is no sandbox.
+    """
+    if not any("tests" in columns_of(name) for name in names):
+        return
+    try:
+        require_sandbox()
+    except CrewError as error:
+        raise ConfigError(f"the reward {', '.join(f'`{name}`' for name in names)} runs code: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        try:
+            if row.get("tests") is not None:
+                plan(row["tests"])
+        except DatasetError as error:
+            raise DatasetError(f"row {number} of the training data: {error}") from error
 
 
 def calibrate(
@@ -268,7 +349,10 @@ def check_rewards(
         reward = resolve(name)
         kinds.append(_answers_told_apart(name, reward, template, labels))
         own = CALIBRATION.get(name) or getattr(reward, "calibration", None)
-        if own is not None:
+        again = next((kind for kind, known in {**_ANSWERS, **_PROGRAMS}.items() if known is own), None)
+        if again is not None and again in kinds[-1]:
+            low, high = kinds[-1][again]  # held against these just now
+        elif own is not None:
             low, high = calibrate(name, reward, own, template, labels)
         elif kinds[-1]:
             low, high = next(iter(kinds[-1].values()))
@@ -280,7 +364,7 @@ def check_rewards(
         paid = ", ".join(f"`{name}`" for name, weight in zip(names, weights, strict=True) if weight) or "nothing"
         raise ConfigError(
             f"{paid} cannot be the only reward: a model that always answers in the right form and never right would "
-            "have all of it. Put `mcq_letter`, `exact` or `number` beside it, with a weight above 0."
+            "have all of it. Put `mcq_letter`, `exact`, `number` or `code_tests` beside it, with a weight above 0."
         )
     if len(names) > 1:
         low, high = _together(names, weights, next(iter(knowing[0])), template, labels)
@@ -291,7 +375,7 @@ def check_rewards(
 def _answers_told_apart(name: str, reward: Reward, template: str, labels: str) -> dict[str, tuple[float, float]]:
     """For each kind of answer of which the reward knows right from wrong: lowest good and highest bad score."""
     found = {}
-    for kind, calibration in _ANSWERS.items():
+    for kind, calibration in (_PROGRAMS if "tests" in columns_of(name) else _ANSWERS).items():
         try:
             found[kind] = calibrate(name, reward, calibration, template, labels)
         except ConfigError:
@@ -302,7 +386,7 @@ def _answers_told_apart(name: str, reward: Reward, template: str, labels: str) -
 def _together(
     names: Sequence[str], weights: Sequence[float], kind: str, template: str, labels: str
 ) -> tuple[float, float]:
-    calibration = _ANSWERS[kind]
+    calibration = {**_ANSWERS, **_PROGRAMS}[kind]
     texts = _texts(calibration, template)
     total = [0.0] * len(texts)
     for name, weight in zip(names, weights, strict=True):
@@ -331,6 +415,7 @@ def _scores(
         prompts=[""] * len(texts),
         completion_ids=[text.split() for text in texts],
         answer=[calibration.answer] * len(texts),
+        tests=[list(calibration.tests)] * len(texts),
         answer_template=template,
         answer_labels=labels,
         max_completion_length=_LIMIT,

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from posttrain_crew.errors import ConfigError, CrewError, ModelError
 from posttrain_crew.tools.training.checkpoints import Found, SaveClock, look, step_of
 from posttrain_crew.tools.training.config import TrainingConfig, load, without_effect
+from posttrain_crew.tools.training.launcher import sharded_loading, spread_as_launched
 from posttrain_crew.tools.training.lora import adapter, trainer_arguments
 from posttrain_crew.tools.training.metrics import METRICS_FILE, drop_after
 from posttrain_crew.tools.training.model_files import load_model, save_model, weights_are_finite
@@ -134,7 +135,8 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
     transformers.set_seed(config.seed)
-    model, tokenizer = load_model(config)
+    with sharded_loading(bool(config.trainer.get("bf16", torch.cuda.is_available()))):
+        model, tokenizer = load_model(config)
     if tokenizer.chat_template is None and any(_is_chat(value) for value in rows[0].values()):
         raise ModelError(
             f"the tokenizer of `{config.model}` has no chat template, but the rows hold chat messages. Start from a "
@@ -153,6 +155,8 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
     job = Job(config, directory, arguments, model, tokenizer, rows, eval_rows, callback, adapter(config))
     with _warnings_into(notes):
         trainer = _made(make_trainer, job)
+    if spread := spread_as_launched(trainer):
+        notes.append(spread)
     for note in notes:
         sys.stdout.write(f"note: {note}\n")
     if first_process:

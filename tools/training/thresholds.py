@@ -26,9 +26,14 @@ class Thresholds:
     """Divergence: three losses above factor x start + margin (nats). Healthy losses stay under their start but for the
     noise of a batch; the margin keeps a start near 0 from alarming."""
 
+    loss_noise: float = 3.0
+    """A warning: the loss is above its best three logs by the margin, and by so many times the noise of a log."""
+
     overfit_warn: float = 1.15
     overfit_stop: float = 1.5
     """Held-out loss over its best. A noisy held-out set of 64 rows moves by under 5 % in healthy histories."""
+    overfit_evals: int = 4
+    """Evaluations in a row above the first level that end the job too: none of the histories came back from there."""
 
     collapse_ratio: float = 0.5
     """Reward collapse: all logs of a window under this share of the best three logs."""
@@ -37,8 +42,9 @@ class Thresholds:
 
     same_all: float = 0.98
     same_most: float = 0.85
-    """Share of groups without variance (`frac_reward_zero_std`): all but none; so many that little is learnt. Healthy
-    histories stay under 0.6 until the reward is near its maximum."""
+    same_sure: float = 0.95
+    """Share of groups without variance (`frac_reward_zero_std`): all but none; so many that little is learnt; so many,
+    from the start, that the job ends. Healthy histories stay under 0.6 until the reward is near its maximum."""
     never_fires: float = 0.01
     """A mean reward that never exceeded this has not fired."""
 
@@ -46,38 +52,56 @@ class Thresholds:
     length_cut: float = 0.4
     length_cut_stop: float = 0.5
     length_start_cut: float = 0.2
-    """Length explosion: mean length over its start, and the share that runs into the limit (`completions/clipped_ratio`)
-    at the end and at the start. A base that learns to show its work may well double in length, but does not run
-    into the limit."""
-    length_paid: float = 0.35
-    """Reward per token that changed by less than this while the length at least doubled: it is length that is paid."""
+    """Length explosion: mean length over its start, and the share that runs into the limit
+    (`completions/clipped_ratio`) at the end and at the start. A base that learns to show its work may well double in
+    length, but does not run into the limit."""
+    length_gain: float = 0.1
+    """A reward that rose by more than this while completions were cut pays for something else than the answer ..."""
+    length_paid: float = 0.85
+    """... which is length itself, where length explains this share of the reward's variance."""
 
     unended: float = 0.8
     unended_stop: float = 0.95
     """Never ends: share of completions that run into the limit, from the first log on."""
 
     hack_drop: float = 0.1
-    hack_errors: float = 2.5
-    """Reward hacking: the watched reward is lower than at the start by this much (share of right answers) and by so many
-    standard errors, while the training reward rose."""
+    hack_errors: float = 3.0
+    """Reward hacking: the watched reward is lower than at the start by this much (share of right answers) and by so
+    many standard errors, while the training reward rose."""
     hack_rise: float = 0.05
     """Rise of the training reward, relative to its range so far."""
 
-    entropy_share: float = 0.1
+    entropy_share: float = 0.2
     entropy_floor: float = 0.02
     """Entropy collapse: entropy under this share of its start, where it began above the floor (nats per token). In the
     end of healthy histories it is 0.25 to 0.6 of the start; Cui et al. 2025 (arXiv:2505.22617) report that reward
     stops rising as entropy goes to 0."""
+    entropy_lasting: int = 6
+    """Logs under it that end the job."""
     entropy_gain: float = 0.05
     """A reward that rose by more than this is what the entropy was spent on."""
 
     kl: float = 1.0
     """KL divergence from the reference, nats per token. Usual runs end below 0.2 (healthy histories: at most 0.15)."""
+    kl_lasting: int = 8
+    """Logs above it that end the job."""
+    kl_reward: float = 0.7
+    """A mean reward under this share of its best is about to collapse, which is the plainer cause."""
 
     plateau_logs: int = 30
     """Logs before a run may be called flat."""
     plateau_errors: float = 2.0
-    """A rise from first to last third by less than so many standard errors is no rise."""
+    """A rise from first to last third by less than so many standard errors is no rise, where the policy has not moved
+    either ..."""
+    plateau_moved: float = 0.2
+    """... which is to say that entropy and length are within this share of where they were."""
+    plateau_errors_moved: float = 0.5
+    """Where the policy did move, the rise must be smaller: the reward of a few prompts hides a real one easily."""
+    plateau_done: float = 0.5
+    """Share of the job after which a policy that has not moved ends it: its model is its parent, so nothing is lost."""
+    plateau_held_out: float = 0.05
+    """Held-out answers (share) or loss (relative) that got better by this much: it is no plateau, whatever the training
+    metric says."""
 
     stall_seconds: float = 60.0
     stall_steps: float = 20.0

@@ -19,6 +19,7 @@ ErrorClass = Literal[
     "disk_full",
     "diverged",  # NaN or infinite loss, gradient or weights
     "stopped_by_rule",  # a watch rule ended the job; the diagnosis says which
+    "stopped_by_user",  # `crew jobs cancel`; it is not started again
     "timeout",
     "cancelled",
     "killed",  # the process is gone and left no outcome
@@ -37,6 +38,7 @@ Cause = Literal[
     "entropy_collapse",
     "kl_explosion",
     "plateau",
+    "stalled_data",  # no step comes any more: the data loader, a file system or a peer hangs
     "infrastructure",
     "unknown",
 ]

@@ -127,6 +127,8 @@ class ContaminationVerdict(EntryBody):
     benchmark_items: int
     by_check: dict[str, int]
     """Rows matched per check: exact, ngram13, ngram8, near_duplicate, reworded."""
+    rows_unchecked: int = 0
+    """Rows that could not be looked at (cut, no text, a broken line): a file with such a row does not pass."""
 
 
 class SourceShare(EntryBody):

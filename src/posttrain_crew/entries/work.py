@@ -44,6 +44,8 @@ class RunStarted(EntryBody):
     """Directory of role prompts given with `--prompts`."""
     sources: str = "shipped"
     """Where papers and datasets are looked up: `shipped`, `live`, `loopback`, or two of them."""
+    compute: str = "local"
+    """The backend of its jobs; a resume stays with it."""
 
 
 class SessionStarted(EntryBody):
@@ -125,6 +127,10 @@ class JobStarted(EntryBody):
     attempt: int = 1
     final: bool = False
     """Belongs to the end of the run and may use the time kept for it."""
+    nodes: int = 1
+    """Machines."""
+    processes: int = 1
+    """Processes on each machine, one per accelerator."""
     estimate_seconds: float
 
 

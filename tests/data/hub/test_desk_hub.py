@@ -80,12 +80,15 @@ def test_from_a_recipe_to_a_training_set(workspace: Workspace) -> None:
     assert verdicts[DUMP]["verdict"] == "rejected"
     (leak,) = [each for each in verdicts[DUMP]["defects"] if each["severity"] == "reject"]
     assert leak["name"] == "contamination" and leak["value"] == pytest.approx(0.15, abs=0.02)
+    assert leak["threshold"] == 0.05 and "5% is the limit for one off the Hub" in leak["detail"]
     assert "items of the benchmark" in verdicts[DUMP]["reason"]
     with pytest.raises(GateError, match="was rejected"):
         desk.build_training_set([GOOD, DUMP], "sft", "worked")
     built = desk.build_training_set([GOOD], "sft", "worked")
     entry = workspace.board.typed(built["id"], TrainingSet)
     assert entry.body.contamination.passed and entry.body.rows > 1000
+    card = json.loads((workspace.run.absolute(entry.body.path).parent / "card.json").read_text())
+    assert [each["revision"] for each in card["mixture"]["sources"]] == [fetched[GOOD]["revision"]]
     assert [share.dataset for share in entry.body.sources] == [GOOD]
 
 
@@ -136,6 +139,24 @@ def test_a_part_or_a_copy_is_told(workspace: Workspace, tmp_path: Path) -> None:
     assert "only 2 of its data files" in told["dataset many/files: only a part"]
     assert "parquet copy" in told["dataset only/arrow: its own files are not read"]
     assert {each["rows"] for each in DataDesk(workspace).list_candidates()} == {20, 40}
+
+
+def test_a_dataset_is_looked_at_before_it_is_fetched(workspace: Workspace, world: Loopback) -> None:
+    desk = DataDesk(workspace)
+    before = desk.profile_dataset(DUMP)
+    assert before["source"] == "datasets_server" and before["rows"] > 100 and desk.list_candidates() == []
+    asked = len(world.requests)
+    assert desk.profile_dataset(DUMP) == before and len(world.requests) == asked
+    desk.fetch_dataset(DUMP)
+    assert desk.profile_dataset(DUMP)["source"] == "files"
+    with pytest.raises(AccessDeniedError):
+        desk.profile_dataset(WALLED)
+    world.faults.add("datasets_server", "503", times=None)
+    with pytest.raises(ServiceUnavailableError):
+        desk.profile_dataset(GOOD)
+    assert not any("resolve" in request.path and GOOD in request.path for request in world.requests)
+    told = incidents(workspace)
+    assert f"dataset {WALLED}" in told and f"profile of {GOOD}: ServiceUnavailableError" in told
 
 
 def test_a_card_that_gives_orders_is_text(workspace: Workspace) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from posttrain_crew.errors import DatasetError
 from posttrain_crew.tools.data import reader
-from posttrain_crew.tools.data.parquet import BATCH_ROWS, layout
+from posttrain_crew.tools.data.parquet_layout import BATCH_ROWS, layout
 from posttrain_crew.tools.data.reader import denied_name, open_dataset
 
 
@@ -35,7 +35,8 @@ def test_usual_parquet_is_read_as_before(compression: str, version: str, tmp_pat
     pq.write_table(table, tmp_path / "x.parquet", compression=compression, data_page_version=version,
                    write_page_checksum=True, row_group_size=600)  # fmt: skip
     assert rows(tmp_path / "x.parquet") == table.to_pylist()
-    assert layout(tmp_path / "x.parquet").batch_rows == BATCH_ROWS
+    (run,) = layout(tmp_path / "x.parquet").runs
+    assert run.rows == BATCH_ROWS and run.groups == (0, 1, 2)
     assert open_dataset(tmp_path / "x.parquet").count() == 1500
 
 

@@ -42,10 +42,10 @@ def test_no_pattern_runs_away(text: str) -> None:
 
 
 def test_a_huge_table_is_read_in_seconds() -> None:
-    rows = tuple(("Learning rate " * 50, "1e-5", "x" * 3000) for _ in range(2000))
+    rows = tuple(("Learning rate " * 50, "1e-5", "x" * 3000) for _ in range(600))
     start = time.monotonic()
     read_recipes(of(["We train with SFT."] * 5, Table("", "", (), rows)))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 4
 
 
 def test_orders_in_a_paper_fill_no_field() -> None:

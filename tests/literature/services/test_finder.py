@@ -299,3 +299,15 @@ def test_merging_fills_gaps_and_contradicts_nothing() -> None:
     both = merge_records(one, two)
     assert (both.title, both.abstract, both.citation_count) == ("T", "About.", 0)
     assert both.datasets == ("a/1", "a/2") and both.ids.doi == "10.1/x"
+
+
+def test_a_source_that_wants_a_long_pause_is_left_out_with_its_pause(world: Loopback, services: Services) -> None:
+    world.faults.add("s2", "429_retry_after", times=1, seconds=100)
+    finder = PaperFinder(services)
+    start = time.monotonic()
+    for query in ("worked solutions", "verifiable rewards"):  # nor is it asked for the second one
+        (failure,) = finder.search(query).failures
+        assert failure.error == "RateLimitedError" and failure.retry_after_s is not None
+        assert 80 < failure.retry_after_s <= 100 and "pause" in failure.message
+    assert time.monotonic() - start < 20
+    assert sum("/s2/" in request[1] for request in world.requests) == 1

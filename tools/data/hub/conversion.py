@@ -14,7 +14,7 @@ from typing import IO
 
 from posttrain_crew.errors import DatasetError
 from posttrain_crew.tools.data.hub.files import suffix_of
-from posttrain_crew.tools.data.parquet import MAX_COLUMNS
+from posttrain_crew.tools.data.parquet_layout import MAX_COLUMNS
 
 __all__ = ["needs_conversion", "to_jsonl"]
 
@@ -81,8 +81,8 @@ def _list(stream: IO[bytes], out: IO[bytes], source: Path, max_bytes: int) -> No
         with plain.open("wb") as unpacked:
             _copy(stream, unpacked, source, max_bytes)
         for row in open_dataset(plain).rows():
-            if row is not None:
-                out.write(json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n")
+            # what is no row becomes `null`, so that it still counts as one that cannot be read
+            out.write(json.dumps(row, ensure_ascii=False, default=str).encode(errors="replace") + b"\n")
     finally:
         plain.unlink(missing_ok=True)
 

@@ -28,7 +28,7 @@ from posttrain_crew.tools.data.hub.client import DatasetInfo, HubDatasets, HubFi
 from posttrain_crew.tools.data.hub.conversion import needs_conversion, to_jsonl
 from posttrain_crew.tools.data.hub.datasets_server import PARQUET_REVISION, DatasetsServer, ParquetFile
 from posttrain_crew.tools.data.hub.files import Choice, LeftOut, choose, local_name
-from posttrain_crew.tools.data.parquet import layout
+from posttrain_crew.tools.data.parquet_layout import layout
 from posttrain_crew.tools.data.reader import FETCH_FILE, open_dataset
 
 __all__ = ["Fetched", "FetchedFile", "Fetcher", "fetched_datasets", "place_of"]

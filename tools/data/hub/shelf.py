@@ -9,16 +9,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from posttrain_crew.entries import Incident, PaperRead, Recipe
-from posttrain_crew.errors import DatasetError, GateError, InputError, ServiceError
+from posttrain_crew.errors import (
+    AccessDeniedError,
+    DatasetError,
+    GateError,
+    InputError,
+    NotFoundError,
+    ServiceError,
+)
 from posttrain_crew.tools.data.hub.client import HubDatasets, checked_id
 from posttrain_crew.tools.data.hub.datasets_server import DatasetsServer
 from posttrain_crew.tools.data.hub.discovery import Discovery, Needs, discover
 from posttrain_crew.tools.data.hub.fetch import Fetched, Fetcher, fetched_datasets
 from posttrain_crew.tools.data.reader import Dataset, denied_name, open_dataset
 from posttrain_crew.tools.workspace import Workspace
+
+if TYPE_CHECKING:
+    from posttrain_crew.tools.data.profile.model import Profile
+    from posttrain_crew.tools.data.profile.profiler import Options
 
 __all__ = ["HubShelf", "described"]
 
@@ -102,6 +114,28 @@ class HubShelf:
             what = f"only {len(made.files)} of its data files were brought: {made.left_out[-1]['reason']}"
             self._incident(f"dataset {made.dataset}: only a part", what, "the run works with that part")
         return made
+
+    def profile(self, dataset: str, options: Options, base_model: Path) -> Profile:
+        """Ask the dataset viewer about a dataset that was not fetched; nothing is brought here.
+
+        Raises:
+            InputError: services are off, or no dataset name. GateError: it is on the deny list.
+            AccessDeniedError, NotFoundError, ServiceError: as `Remote.profile`; an incident, too.
+        """
+        from posttrain_crew.tools.data.profile.remote import Remote  # slow to import: scipy
+
+        self.check_online()
+        if pattern := denied_name([checked_id(dataset)], self._workspace.target.deny_datasets):
+            raise GateError(f"`{dataset}` is not shown: it meets `{pattern}` of the target's deny list.")
+        try:
+            return Remote.of(self._workspace.services).profile(dataset, options, base_model, fall_back=False)
+        except (NotFoundError, AccessDeniedError) as error:
+            self.missed(dataset, f"{type(error).__name__}: {error}")
+            raise
+        except ServiceError as error:
+            where = f"profile of {dataset}: {type(error).__name__}"
+            self._incident(where, str(error), "nothing is known of it before it is fetched")
+            raise
 
     def datasets(self) -> list[tuple[Fetched, Dataset]]:
         """What was fetched, as candidates. A folder that is damaged is left out, and an incident."""

@@ -1,7 +1,7 @@
 """Parquet files as blocks: arrow batches taken apart into one array per place, without a Python value per cell.
 
-What a few bytes could inflate to is known before anything is decoded: page headers are checked (data/parquet.py), and
-the longest text that a dictionary could repeat decides how many rows are decoded at once.
+What a few bytes could inflate to is known before anything is decoded (data/parquet_layout.py); a long text that a flat
+column repeats stays in its dictionary and is cut there.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from posttrain_crew.errors import DatasetError
-from posttrain_crew.tools.data.parquet import broken_file, layout
+from posttrain_crew.tools.data.parquet_layout import Limits, broken_file, layout
 from posttrain_crew.tools.data.profile.blocks import (
     BLOCK_CHARS,
     BLOCK_ROWS,
@@ -33,19 +31,12 @@ from posttrain_crew.tools.data.profile.blocks import (
     Pick,
     text_leaf,
 )
-from posttrain_crew.tools.data.profile.dictionaries import longest_repeated_text
 from posttrain_crew.tools.data.profile.sampling import bounded
 
 __all__ = ["parquet_blocks"]
 
 MAX_ROW_BYTES = 64 * 2**20
 """A row that is larger than this is passed over and counted."""
-MAX_LISTED_BYTES = 8 * 2**20
-"""Longest text that lists may repeat many times."""
-BUFFER_BYTES = 1 << 20
-FREE_ROWS = 5_000_000
-MAX_ROWS_PER_BYTE = 100.0
-"""A few bytes can say `the same value, 10^9 times`; beyond FREE_ROWS such a file is refused and not counted out."""
 
 
 def parquet_blocks(path: Path, pick: Pick) -> Iterator[Block]:
@@ -54,54 +45,16 @@ def parquet_blocks(path: Path, pick: Pick) -> Iterator[Block]:
     Raises:
         DatasetError: it is damaged, or would inflate without bound.
     """
-    guarded = layout(path)
-    size = path.stat().st_size
-    if guarded.rows > FREE_ROWS and guarded.rows > size * MAX_ROWS_PER_BYTE:
-        raise DatasetError(f"{path} is refused: {guarded.rows:,} rows in {size:,} bytes hold nothing to train on.")
+    found = layout(path, Limits(rows=BLOCK_ROWS, bytes=MAX_ROW_BYTES, per_value=8, cut=MAX_TEXT_CHARS))
+    names = found.columns[:MAX_PLACES]
+    left_out = len(found.columns) - len(names)
     try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as probe:
-            metadata = probe.metadata
-        names = [metadata.schema.column(i).path for i in range(min(metadata.num_columns, MAX_PLACES))]
-        left_out = metadata.num_columns - len(names)
-        rows, whole = _plan(path, metadata, names)
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES, read_dictionary=whole) as file:
-            for batch in file.iter_batches(rows, columns=names or None, use_threads=False):
-                for block in _blocks_of(batch, pick):
-                    block.left_out += left_out * block.rows
-                    yield block
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        for batch in found.batches(names or None):
+            for block in _blocks_of(batch, pick):
+                block.left_out += left_out * block.rows
+                yield block
+    except (pa.ArrowException, ValueError, MemoryError) as error:
         raise broken_file(path, error) from error
-
-
-def _plan(path: Path, metadata: Any, names: list[str]) -> tuple[int, list[str]]:
-    """(rows to decode at once, columns to read as dictionaries because a few bytes repeat a long text in them).
-
-    Only those, as arrow keeps the dictionary of a whole row group; and inside lists it cannot read most dictionaries.
-    """
-    rows, whole = _batch_rows(metadata), []
-    for number, name in enumerate(names):
-        column = metadata.schema.column(number)
-        if column.physical_type != "BYTE_ARRAY" or column.logical_type.type == "DECIMAL":
-            continue
-        longest, per_row = longest_repeated_text(path, metadata, number)
-        if longest <= MAX_TEXT_CHARS:
-            pass
-        elif name == column.name:
-            whole.append(name)
-            continue
-        elif longest > MAX_LISTED_BYTES:
-            raise DatasetError(
-                f"{path} is refused: lists of column {name[:80]!r} repeat a text of {longest / 2**20:.0f} MiB. That is "
-                "a zip bomb, or no text to train on; leave the dataset out."
-            )
-        rows = max(1, min(rows, int(MAX_ROW_BYTES / max(1.0, longest * per_row))))
-    return rows, whole
-
-
-def _batch_rows(metadata: Any) -> int:
-    inflated = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    per_row = max(1.0, inflated / max(1, metadata.num_rows))
-    return int(min(BLOCK_ROWS, max(16, BLOCK_CHARS / per_row)))
 
 
 def _blocks_of(batch: Any, pick: Pick) -> Iterator[Block]:
@@ -203,7 +156,7 @@ class _Flattened:
 
     def _leaf(self, array: Any, path: str, rows: Ints, items: Ints | None, cells: Cells, chars: Ints | None) -> None:
         if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+            array = array.dictionary_decode()  # cut before
         kind = _kind_of(array.type)
         cells.add(kind, len(array))
         if kind == "text":
@@ -216,8 +169,10 @@ class _Flattened:
 
 def _cut(array: Any) -> tuple[Any, Ints | None]:
     """A column read as a dictionary with its texts cut, and the true lengths of its values that are not null."""
-    if not pa.types.is_dictionary(array.type) or _kind_of(array.type.value_type) != "text":
+    if not pa.types.is_dictionary(array.type):
         return array, None
+    if _kind_of(array.type.value_type) == "binary":  # which nobody looks into
+        return pa.DictionaryArray.from_arrays(array.indices, pc.binary_slice(array.dictionary, 0, 1)), None
     lengths = np.asarray(pc.fill_null(pc.utf8_length(array.dictionary), 0), dtype=np.int64)
     short = pc.utf8_slice_codeunits(array.dictionary, 0, MAX_TEXT_CHARS)
     chars = lengths[np.asarray(array.indices.drop_null(), dtype=np.int64)]

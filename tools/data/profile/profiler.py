@@ -8,8 +8,8 @@ whose size is told: near duplicates, tokens, languages, formats, answer position
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from posttrain_crew.errors import DatasetError
@@ -42,6 +42,8 @@ class Options:
     sample: int = 10_000
     """Rows of the uniform sample, and most rows compared for near duplicates."""
     seed: int = 0
+    may_show: Callable[[RawRow], bool] | None = None
+    """Which rows may be among the samples; None is all. (An agent must not see items of the benchmark.)"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,10 @@ class Profiler:
     def pick(self) -> Pick:
         """What a reader of blocks asks which rows it should hand over as Python values."""
         return self._sample.pick
+
+    def hide_samples(self) -> None:
+        """Show no row in the result."""
+        self._options = replace(self._options, may_show=lambda _: False)
 
     def add(self, block: Block) -> None:
         """Take the next rows."""
@@ -138,7 +144,7 @@ class Profiler:
             answer_positions=answer_positions(rows, kind),
             chat=[chat.result() for chat in self._chats.values()],
             pii=self._pii.result(),
-            samples=shown(rows),
+            samples=shown(rows, self._options.may_show),
             warnings=[],
         )
         notes = [subject.problem] if subject.problem else []

@@ -46,17 +46,24 @@ class Remote:
     def of(cls, services: Services, root: Path | None = None) -> Remote:
         """With the clients of some services; files are brought to `root`, or to the user's cache."""
         hub = HubDatasets(services.hub)
-        viewer = DatasetsServer(services.datasets_server)
+        viewer = DatasetsServer(services.datasets_server, services.hub.base_url)
         limit = int(services.settings.dataset_max_gib * 2**30)
         return cls(hub, viewer, Fetcher(hub, viewer, root or cache_dir() / DATASETS, max_bytes=limit))
 
     def profile(
-        self, dataset: str, options: Options | None = None, base_model: Path | None = None, *, full: bool = False
+        self,
+        dataset: str,
+        options: Options | None = None,
+        base_model: Path | None = None,
+        *,
+        full: bool = False,
+        fall_back: bool = True,
     ) -> Profile:
         """Profile a dataset by its Hub id.
 
         Args:
             full: read all files, so that repeats are counted, too.
+            fall_back: bring the files where the viewer fails; otherwise its error is raised.
 
         Raises:
             NotFoundError: the Hub does not have it. AccessDeniedError: gated; the message names the page.
@@ -72,6 +79,8 @@ class Remote:
             except AccessDeniedError:
                 raise  # the files are behind the same gate
             except ServiceError as error:
+                if not fall_back:
+                    raise
                 why = f"the dataset viewer could not be used, so the files were read instead: {str(error)[:300]}"
         return self._read(info, options, base_model, why)
 
@@ -112,6 +121,8 @@ class Remote:
             profiler.add(block)
         if any(truncated):
             notes.append("the viewer cut long cells: lengths in tokens are too small")
+            if options.may_show is not None:
+                profiler.hide_samples()  # of a cut row nobody can say what it is
         found = profiler.result(
             Subject(
                 name=info.id,

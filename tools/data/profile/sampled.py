@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -104,14 +105,15 @@ def answer_positions(rows: Sequence[RawRow], kind: Format) -> PositionBias | Non
     )
 
 
-def shown(rows: Sequence[RawRow]) -> list[dict[str, str]]:
+def shown(rows: Sequence[RawRow], may_show: Callable[[RawRow], bool] | None = None) -> list[dict[str, str]]:
     """A few rows for a reader: cut, with possible personal data, secrets and control characters replaced."""
+    allowed = rows if may_show is None else filter(may_show, rows)
     return [
         {
             mask(_plain(name))[:80]: mask(_plain(part if isinstance(part, str) else _as_json(part)))[:SHOWN_CHARS]
             for name, part in list(row.items())[:SHOWN_COLUMNS]
         }
-        for row in rows[:SHOWN_ROWS]
+        for row in islice(allowed, SHOWN_ROWS)
     ]
 
 

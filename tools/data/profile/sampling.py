@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 
 from posttrain_crew.tools.data.profile.blocks import MAX_DEPTH, MAX_ELEMENTS, MAX_TEXT_CHARS, Ints
-from posttrain_crew.tools.data.reader import RawRow
+from posttrain_crew.tools.data.reader import RawRow, bytes_of
 
 __all__ = ["RowSample", "bounded"]
 
@@ -41,7 +41,7 @@ class RowSample:
     def offer(self, picked: list[tuple[int, RawRow]]) -> None:
         """Take rows with the indices that `pick` gave."""
         for index, row in picked:
-            key, size = float(self._keys[index]), chars_of(row)
+            key, size = float(self._keys[index]), bytes_of(row)
             if key < self._limit:
                 self._kept.append((key, size, row))
                 self._bytes += size
@@ -59,17 +59,6 @@ class RowSample:
             self._limit = self._kept[size][0]
             del self._kept[size:]
             self._bytes = sum(size for _, size, _ in self._kept)
-
-
-def chars_of(value: object) -> int:
-    """About the bytes that a bounded value takes."""
-    if isinstance(value, str):
-        return 50 + len(value)
-    if isinstance(value, list):
-        return 56 + sum(map(chars_of, value))
-    if isinstance(value, dict):
-        return 64 + sum(50 + len(name) + chars_of(part) for name, part in value.items())
-    return 32
 
 
 def bounded(row: Mapping[str, object]) -> RawRow:

@@ -85,9 +85,10 @@ def _texts(profile: Profile) -> list[str]:
             f"{profile.tokens.over_context_rate:.1%} of the sampled rows exceed the base model's context of "
             f"{profile.tokens.context} tokens"
         )
-    others = [f"{each.code} ({each.share:.0%})" for each in profile.languages[1:] if each.share > OTHER_LANGUAGE]
+    told = [each for each in profile.languages if each.code != "und"]  # short texts and formulas have no language
+    others = [f"{each.code} ({each.share:.0%})" for each in told[1:] if each.share > OTHER_LANGUAGE]
     if others:
-        found.append(f"several languages: beside {profile.languages[0].code} also {_named(others)}")
+        found.append(f"several languages: beside {told[0].code} also {_named(others)}")
     return found
 
 

@@ -117,6 +117,15 @@ class Attempt:
     source: Source
     outcome: str
     """`read`, or why not."""
+    error: str = ""
+    """Class of the ServiceError, where it was one; `NotFoundError` where the place does not have the paper."""
+    stale: bool = False
+    """Read from an outdated copy, because the place was down."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the place may have the text, and could not be asked."""
+        return self.stale or self.error not in ("", "NotFoundError")
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,13 @@ class PaperReader:
                 answer = get()
                 document = parse(answer.body)
             except ServiceError as error:
-                tried.append(Attempt(source, str(error)))
+                tried.append(Attempt(source, str(error), type(error).__name__))
                 if failure is None or (isinstance(failure, NotFoundError) and not isinstance(error, NotFoundError)):
                     failure = error
                 continue
             stale = (f"the copy is {answer.age_s / 86_400:.0f} days old: {answer.stale}",) if answer.stale else ()
-            return replace(document, tried=(*tried, Attempt(source, "read")), notes=(*document.notes, *stale))
+            read = Attempt(source, answer.stale or "read", stale=answer.stale is not None)
+            return replace(document, tried=(*tried, read), notes=(*document.notes, *stale))
         reasons = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in tried)
         if failure is None:
             raise NotFoundError(f"there is no place to read {paper} from.")

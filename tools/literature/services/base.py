@@ -7,19 +7,20 @@ nothing. What a source says is data: texts are cut to size and freed of control 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from posttrain_crew.errors import InputError, NotFoundError
+from posttrain_crew.errors import InputError, NotFoundError, ServiceError
 from posttrain_crew.tools.services.http import Answer
 
 __all__ = [
     "CitationLink",
     "Direction",
+    "FilteredSource",
     "PaperIds",
     "PaperRecord",
     "PaperSource",
@@ -151,6 +152,14 @@ class SourceFailure(_Record):
     message: str
     stale: bool = False
     """An older answer from the cache was used in its place."""
+    retry_after_s: float | None = None
+    """Seconds after which the service allows another try, where it said so."""
+
+    @classmethod
+    def of(cls, source: str, error: ServiceError) -> SourceFailure:
+        """What a source raised."""
+        message = one_line(str(error), 600)
+        return cls(source=source, error=type(error).__name__, message=message, retry_after_s=error.retry_after)
 
 
 @runtime_checkable
@@ -163,7 +172,7 @@ class PaperSource(Protocol):
 
     name: str
     can: frozenset[str]
-    """Some of: search, paper, citations, snippets, recommendations."""
+    """Some of: search, filters, paper, citations, snippets, recommendations."""
 
     def search(self, query: str, *, year_from: int | None = None, limit: int = 20) -> list[PaperRecord]:
         """Papers, best first."""
@@ -175,6 +184,25 @@ class PaperSource(Protocol):
 
     def citations(self, ids: PaperIds, direction: Direction, *, limit: int = 50) -> list[CitationLink]:
         """What it cites, or what cites it. Raises NotFoundError as `paper` does."""
+        ...
+
+
+@runtime_checkable
+class FilteredSource(Protocol):
+    """What a PaperSource with `filters` in `can` takes, too."""
+
+    def search(
+        self,
+        query: str,
+        *,
+        year_from: int | None = None,
+        limit: int = 20,
+        year_to: int | None = None,
+        min_citations: int = 0,
+        fields_of_study: Sequence[str] = (),
+        open_access: bool = False,
+    ) -> list[PaperRecord]:
+        """As `search`, with papers that pass all filters alone."""
         ...
 
 

@@ -19,6 +19,7 @@ from posttrain_crew.plugins import hooks, merged
 from posttrain_crew.tools.literature.services.base import (
     CitationLink,
     Direction,
+    FilteredSource,
     PaperIds,
     PaperRecord,
     PaperSource,
@@ -37,6 +38,11 @@ __all__ = ["Cited", "Found", "Known", "PaperFinder", "Quoted"]
 
 LIBRARY = "library"
 """The one source that needs no network."""
+_WORDS = {
+    "filters": "a search by last year, citations, field or open access",
+    "snippets": "passages of full texts",
+    "recommendations": "papers like one",
+}
 _T = TypeVar("_T")
 
 
@@ -92,10 +98,7 @@ class _Answers(Generic[_T]):
 
     @property
     def failures(self) -> list[SourceFailure]:
-        failed = [
-            SourceFailure(source=name, error=type(error).__name__, message=one_line(str(error), 600))
-            for name, error in self.errors.items()
-        ]
+        failed = [SourceFailure.of(name, error) for name, error in self.errors.items()]
         return failed + [
             SourceFailure(source=name, error="ServiceUnavailableError", message=one_line(reason, 600), stale=True)
             for name, reason in self.old.items()
@@ -127,10 +130,38 @@ class PaperFinder:
         """Names of the sources, the most trusted first."""
         return [source.name for source in self._sources]
 
-    def search(self, query: str, *, year_from: int | None = None, limit: int = 20) -> Found:
-        """Papers that fit a query, best first by reciprocal rank fusion over the sources."""
+    def search(
+        self,
+        query: str,
+        *,
+        year_from: int | None = None,
+        limit: int = 20,
+        year_to: int | None = None,
+        min_citations: int = 0,
+        fields_of_study: Sequence[str] = (),
+        open_access: bool = False,
+    ) -> Found:
+        """Papers that fit a query, best first by reciprocal rank fusion over the sources.
+
+        With one of the last four filters, only sources that have them are asked (`filters` in `can`: Semantic Scholar):
+        the others cannot tell which of their papers fit. Raises InputError where the run has none.
+        """
         _positive(limit)
-        answers = self._ask("search", lambda source: source.search(query, year_from=year_from, limit=limit))
+        if year_to is not None or min_citations > 0 or fields_of_study or open_access:
+            answers = self._ask(
+                "filters",
+                lambda source: cast(FilteredSource, source).search(
+                    query,
+                    year_from=year_from,
+                    limit=limit,
+                    year_to=year_to,
+                    min_citations=min_citations,
+                    fields_of_study=fields_of_study,
+                    open_access=open_access,
+                ),
+            )
+        else:
+            answers = self._ask("search", lambda source: source.search(query, year_from=year_from, limit=limit))
         if not answers.values:
             _fail(answers)
         papers = _fused(list(answers.values.values()))[:limit]
@@ -199,7 +230,8 @@ class PaperFinder:
         able = [source for source in self._sources if what in source.can and (only is None or source.name in only)]
         if not able:
             raise InputError(
-                f"no source of this run has {what} ({', '.join(self.sources)}): `--sources live` has one that does."
+                f"none of the sources {', '.join(self.sources)} can answer this (wanted: {_WORDS.get(what, what)}); "
+                "`--sources live` has one that can."
             )
         with ThreadPoolExecutor(max_workers=len(able), thread_name_prefix="papers") as pool:
             running = [(source.name, pool.submit(_one, source, call)) for source in able]

@@ -29,7 +29,6 @@ from posttrain_crew.tools.literature.services.base import (
     PaperIds,
     PaperRecord,
     SourceFailure,
-    one_line,
 )
 from posttrain_crew.tools.literature.services.finder import Cited
 from posttrain_crew.tools.literature.services.merging import MergedPapers
@@ -205,8 +204,7 @@ class _Walker:
             cited = self._graph.citations(self._papers[here].ids, direction, limit=self._budget.per_request)
         except ServiceError as error:
             self._errors.append(error)
-            about = one_line(str(error), 600)
-            told = SourceFailure(source=error.service or "all", error=type(error).__name__, message=about)
+            told = SourceFailure.of(error.service or "all", error)
             self._failures.append(WalkFailure(key, direction, told))
             return
         self._failures += [WalkFailure(key, direction, failure) for failure in cited.failures]

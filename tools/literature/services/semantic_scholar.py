@@ -60,7 +60,7 @@ class SemanticScholar:
     """
 
     name = NAME
-    can = frozenset({"search", "paper", "citations", "snippets", "recommendations"})
+    can = frozenset({"search", "filters", "paper", "citations", "snippets", "recommendations"})
 
     def __init__(self, service: Service) -> None:
         self._client = PackageClient(service, _check_row, MAX_AGE_S)

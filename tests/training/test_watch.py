@@ -1,0 +1,165 @@
+"""One running job, followed: what is raised, what ends it, what a stalled one looks like. And single rules at their
+edges, with numbers small enough to check by hand."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain_crew.tools.training.alerts import raise_alert, raised
+from posttrain_crew.tools.training.metrics import append_metrics
+from posttrain_crew.tools.training.tracked_history import tracked_history
+from posttrain_crew.tools.training.watch import Finding, Watch, findings
+
+GRPO = {"per_device_train_batch_size": 64, "num_generations": 8, "max_completion_length": 64, "learning_rate": 1e-5}
+
+
+def run_of(count: int, **metrics: Any) -> list[dict[str, Any]]:
+    """Records 2 s apart; a metric is a constant or a function of the step."""
+    return [
+        {"step": n, "time": 2.0 * n} | {k.replace("__", "/"): v(n) if callable(v) else v for k, v in metrics.items()}
+        for n in range(1, count + 1)
+    ]
+
+
+def causes(found: list[Finding]) -> list[tuple[str, str]]:
+    return [(finding.cause, finding.severity) for finding in found]
+
+
+def test_a_stalled_loader_is_told_by_the_clock_and_ends_the_job_only_late() -> None:
+    records = run_of(10, loss=1.0)
+    last = records[-1]["time"]
+    assert findings(records, "sft", {}) == []
+    assert findings(records, "sft", {}, now=last + 50) == []
+    found = findings(records, "sft", {}, now=last + 100)
+    assert causes(found) == [("stalled_data", "warn")]
+    assert (found[0].evidence[0].step, found[0].evidence[0].value) == (10, 100.0)
+    assert found[0].remedy == {"dataloader_num_workers": 2}
+    assert findings(records, "sft", {"dataloader_num_workers": 4}, now=last + 100)[0].remedy == {
+        "dataloader_num_workers": 0
+    }
+    assert causes(findings(records, "sft", {}, now=last + 1000)) == [("stalled_data", "stop")]
+
+
+def test_a_job_that_is_slow_by_nature_or_evaluates_does_not_stall() -> None:
+    slow = [{"step": n, "time": 600.0 * n, "loss": 1.0} for n in range(1, 6)]
+    assert findings(slow, "sft", {}, now=slow[-1]["time"] + 3000) == []
+    waits = [*run_of(5, loss=1.0), {"step": 6, "time": 130.0, "loss": 1.0}, {"step": 7, "time": 132.0, "loss": 1.0}]
+    assert findings(waits, "sft", {}, now=132.0 + 200) == []  # it waited 120 s before, and came back
+    first_evaluation = run_of(10, loss=1.0)
+    assert findings(first_evaluation, "sft", {"eval_strategy": "steps"}, now=20.0 + 200) == []
+
+
+def test_kl_and_entropy_warn_first_and_end_the_job_when_they_last() -> None:
+    far = run_of(30, reward=0.5, reward_std=0.4, kl=lambda n: 0.01 if n < 4 else 5.0, entropy=0.4)
+    assert causes(findings(far[:7], "grpo", GRPO)) == [("kl_explosion", "warn")]
+    stopped = findings(far[:16], "grpo", GRPO)[0]
+    assert (stopped.cause, stopped.stop) == ("kl_explosion", True)
+    assert stopped.remedy == {"learning_rate": pytest.approx(3.33e-6), "beta": 0.04}
+    narrow = run_of(30, reward=0.5, reward_std=0.4, entropy=lambda n: 1.0 / n)
+    first = next(n for n in range(31) if findings(narrow[:n], "grpo", GRPO))
+    ended = next(n for n in range(31) if any(f.stop for f in findings(narrow[:n], "grpo", GRPO)))
+    assert first < ended
+    assert findings(narrow[:ended], "grpo", GRPO)[0].remedy["entropy_coef"] == 0.01
+    learning = run_of(30, reward=lambda n: 0.3 + 0.02 * n, reward_std=0.4, entropy=lambda n: 1.0 / n)
+    assert findings(learning, "grpo", GRPO) == []  # the entropy was spent on a better reward
+
+
+def test_hacking_needs_a_reward_that_knows_the_answer_and_a_real_fall() -> None:
+    rising: dict[str, Any] = {"reward": lambda n: min(1.0, 0.3 + 0.05 * n), "reward_std": 0.3}
+    cheat = run_of(20, rewards__mcq_letter__mean=lambda n: max(0.25, 0.6 - 0.04 * n), **rising)
+    found = findings(cheat, "grpo", GRPO)[0]
+    assert (found.cause, found.stop) == ("reward_hacking", True)
+    assert found.evidence[0].metric == "rewards/mcq_letter/mean"
+    trade = run_of(20, rewards__length__mean=lambda n: max(0.25, 0.6 - 0.04 * n), **rising)
+    assert findings(trade, "grpo", GRPO) == []  # answers may get longer as they get better
+    noise = run_of(20, rewards__mcq_letter__mean=lambda n: 0.6 - 0.02 * (n % 3), **rising)
+    assert findings(noise, "grpo", GRPO) == []
+
+
+def test_zero_variance_tells_what_can_be_changed() -> None:
+    flat: dict[str, Any] = {"frac_reward_zero_std": 1.0, "reward_std": 0.0}
+    never = findings(run_of(6, reward=0.0, **flat), "grpo", GRPO)[0]
+    assert (never.cause, never.stop, never.remedy) == ("zero_variance", True, {})
+    cold = findings(run_of(9, reward=0.5, **flat), "grpo", {**GRPO, "temperature": 0.1})[0]
+    assert (cold.cause, cold.remedy) == ("zero_variance", {"temperature": 1.0})
+    poor = run_of(9, reward=0.05, reward_std=0.2, frac_reward_zero_std=0.9)
+    assert causes(findings(poor, "grpo", GRPO)) == [("zero_variance", "warn")]
+    assert findings(poor, "grpo", GRPO)[0].remedy == {"num_generations": 16, "per_device_train_batch_size": 64}
+
+
+def test_a_loss_that_went_away_and_fell_again_is_still_told() -> None:
+    losses = [2.0, 2.0, 7.8, 8.5, 9.3, 7.0, 4.0, 2.9]
+    records = [{"step": n, "loss": value} for n, value in enumerate(losses, 1)]
+    assert causes(findings(records, "sft", {})) == [("divergence", "stop")]
+    jumped = [2.0, 1.0, 0.5, 0.4, 0.4, 0.3, 0.35, 0.3, 1.4, 1.5, 1.4, 1.5]
+    assert causes(findings([{"step": n, "loss": v} for n, v in enumerate(jumped)], "sft", {})) == [
+        ("divergence", "warn")
+    ]
+
+
+def test_noise_of_single_rows_is_no_divergence() -> None:
+    losses = [1.0 + 0.7 * math.sin(7 * n * n) for n in range(200)]
+    records = [{"step": n, "loss": value} for n, value in enumerate(losses)]
+    for count in range(0, 201, 10):
+        assert all(f.cause != "divergence" for f in findings(records[:count], "sft", {}))
+
+
+def test_a_plateau_of_a_policy_that_did_not_move_asks_for_larger_steps() -> None:
+    still = run_of(40, reward=lambda n: 0.4 + 0.05 * (n % 3), reward_std=0.4, entropy=0.5)
+    found = findings(still, "grpo", GRPO)[0]
+    assert (found.cause, found.severity, found.remedy) == ("plateau", "warn", {"learning_rate": 1e-4})
+    moved = run_of(40, reward=lambda n: 0.4 + 0.05 * (n % 3), reward_std=0.4, entropy=lambda n: 0.5 + 0.05 * n)
+    assert findings(moved, "grpo", GRPO)[0].remedy == {}
+    held_out = [*moved, *({"step": n, "eval_reward": 0.3 + 0.01 * n} for n in (0, 20, 40))]
+    assert findings(held_out, "grpo", GRPO) == []
+
+
+def test_a_watch_raises_each_alert_once_in_the_trackio_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = tracked(tmp_path)
+    metrics = tmp_path / "metrics.jsonl"
+    watch = Watch(metrics, "grpo", GRPO, (database, "exp-1"))
+    assert [f.cause for f in watch.look()] == ["divergence"]  # from trackio, while there is no metrics.jsonl
+    assert [(r["step"], r["eval_loss"]) for r in watch.history] == [(n, 1.0) for n in range(1, 7)]
+    assert math.isnan(watch.history[-1]["loss"])
+    for record in run_of(5, reward=0.0, reward_std=0.0, frac_reward_zero_std=1.0):
+        append_metrics(metrics, record)
+    for _ in range(3):
+        assert watch.look()[0].stop
+    assert raised(database, "exp-1") == [("error", "divergence"), ("error", "zero variance")]
+    again = Watch(metrics, "grpo", GRPO, (database, "exp-1"))  # after a restart of the watcher
+    again.look()
+    assert len(raised(database, "exp-1")) == 2
+    assert raised(database, "exp-2") == []
+
+
+def test_watching_goes_on_where_no_alert_can_be_raised(tmp_path: Path) -> None:
+    finding = Finding("divergence", "loss is NaN", 1.0, "stop")
+    assert not raise_alert(tmp_path / "none.db", "exp-1", finding)
+    assert tracked_history(tmp_path / "none.db", "exp-1") == []
+    other = tmp_path / "other.db"
+    sqlite3.connect(other).close()
+    other.write_text("this is no database at all, though it is long enough to be looked at" * 20)
+    assert not raise_alert(other, "exp-1", finding)
+    assert raised(other, "exp-1") == []
+    assert tracked_history(other, "exp-1") == []
+
+
+def tracked(folder: Path) -> Path:
+    """A database as trackio itself makes it, with one row of a run."""
+    import subprocess
+    import sys
+
+    program = (
+        "import trackio; trackio.init(project='p', name='exp-1', embed=False)\n"
+        "for n, loss in enumerate([2.0, 2.0, 7.0, 8.0, 9.0, float('nan')], 1):\n"
+        "    trackio.log({'train/loss': loss, 'eval/loss': 1.0, 'profiling/x': 3, 'train/global_step': n})\n"
+        "trackio.finish()"
+    )
+    environment = {"TRACKIO_DIR": str(folder), "PATH": "/usr/bin:/bin", "HOME": str(folder), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True, timeout=120)
+    return folder / "p.db"
