@@ -171,9 +171,7 @@ class Collector:
         first, last = history[0], history[-1]
         training_set = self._board.typed(experiment.training_set, TrainingSet).body
         step = int(last.get("step", 0))
-        total = 0
-        if experiment.method != "dpo":  # no DPO trainer is shipped, but a plugin may bring one
-            total = steps_of(experiment.method, experiment.config, training_set.rows)
+        total = steps_of(experiment.method, experiment.config, training_set.rows)
         metric = next((name for name in ("reward", "loss") if isinstance(last.get(name), int | float)), None)
         steps = step - int(first.get("step", 0))
         per_step = (float(last["time"]) - float(first["time"])) / steps if steps > 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from posttrain_crew.tools.data.audit import Auditor
 from posttrain_crew.tools.data.cleaning import Examination, Reading, examine, read
 from posttrain_crew.tools.data.contamination import ContaminationIndex
 from posttrain_crew.tools.data.labels import answers_by_question
-from posttrain_crew.tools.data.reader import open_dataset
+from posttrain_crew.tools.data.reader import RawRow, open_dataset
 from posttrain_crew.tools.embedded.catalogue import write_catalogue
 from posttrain_crew.tools.workspace import Workspace
 
@@ -33,7 +34,7 @@ Counts = dict[str, dict[str, int]]
 
 @pytest.fixture(scope="session", autouse=True)
 def once() -> Iterator[None]:
-    """What takes seconds is done once a session for the same input: a benchmark's index, the row checks of a file.
+    """What takes seconds is done once a session for the same input: a benchmark's index, the checks of a file or row.
 
     Both depend on nothing but that input; each is still done for real the first time.
     """
@@ -56,7 +57,19 @@ def once() -> Iterator[None]:
             examined[key] = examine(reading, index, similarity)
         return replace(examined[key], reading=reading)
 
+    matched: dict[tuple[int, str], str | None] = {}
+    match_raw = ContaminationIndex.match_raw
+
+    def match_once(index: ContaminationIndex, row: RawRow | None) -> str | None:
+        if not any(index is each for each in indices.values()):
+            return match_raw(index, row)
+        key = (id(index), json.dumps(row, default=str))
+        if key not in matched:
+            matched[key] = match_raw(index, row)
+        return matched[key]
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ContaminationIndex, "match_raw", match_once)
         patch.setattr(ContaminationIndex, "of_target", staticmethod(index_of))
         patch.setattr(audit, "examine", examine_once)
         yield

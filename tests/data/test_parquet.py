@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from posttrain_crew.errors import DatasetError
+from posttrain_crew.tools.data import parquet_layout
 from posttrain_crew.tools.data.parquet import parquet_rows
 from posttrain_crew.tools.data.parquet_layout import Limits, layout
 from posttrain_crew.tools.data.profile.blocks import Block, Ints
@@ -162,20 +163,23 @@ def nested_in_structs(path: Path) -> None:
 
 
 def beginnings_that_are_shared(path: Path) -> None:
-    pq.write_table(pa.table({"turns": [["z" * 2_000_000] * 280]}), path, use_dictionary=False,
+    pq.write_table(pa.table({"turns": [["z" * 2_000_000] * 50]}), path, use_dictionary=False,
                    column_encoding="DELTA_BYTE_ARRAY")  # fmt: skip
 
 
 def blobs_of_fixed_size(path: Path) -> None:
     blob = pa.array([b"b" * 3_000_000], pa.binary(3_000_000))
-    blobs = pa.ListArray.from_arrays(pa.array([0, 400], pa.int32()), blob.take(pa.array([0] * 400)))
+    blobs = pa.ListArray.from_arrays(pa.array([0, 30], pa.int32()), blob.take(pa.array([0] * 30)))
     pq.write_table(pa.table({"blobs": blobs}), path, compression="zstd", write_statistics=False)
 
 
 @pytest.mark.parametrize("make", [
     one_row_without_end, nested_in_structs, beginnings_that_are_shared, blobs_of_fixed_size
 ])  # fmt: skip
-def test_a_row_that_would_inflate_is_refused_unread(make: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_row_that_would_inflate_is_refused_unread(
+    make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_layout, "MAX_ROW_BYTES", 80 * 2**20)  # 512 MiB would take long to write
     path = tmp_path / "bomb.parquet"
     make(path)
     assert path.stat().st_size < 5 * 2**20

@@ -178,6 +178,9 @@ def test_code_does_not_replace_what_the_tests_judge_with(sandbox: str) -> None:
     cheat = "def f(x): return None\ndef sorted(x): return None\nclass math: isclose = lambda *_: True"
     tests = ["assert f([2, 1]) == sorted([2, 1])", "assert math.isclose(f(2), 1.5)"]
     assert run_tests(cheat, tests).passed == 0
+    raises = ["try:\n    f(1)\nexcept Exception:\n    pass\nelse:\n    assert False"]
+    assert run_tests("def f(x): raise ValueError", raises).passed == 1
+    assert run_tests("import os\ndef f(x): os._exit(0)", raises).passed == 0  # its end is no exception
     assert run_tests("def sum(a, b): return a + b", ["assert sum(1, 2) == 3"]).passed == 1  # it is what is tested
 
 

@@ -47,7 +47,7 @@ class Findings:
         if self.measures["rows_all_read"]:
             return []
         read, size = self.measures["rows_read"], self.measures["bytes_read"] / 2**20
-        return [f"only its first {read:.0f} rows ({size:.0f} MiB) were read and can be used"]
+        return [f"only its first {read:.0f} rows ({size:.1f} MiB) were read and can be used"]
 
     def _doubts(self) -> list[str]:
         if self.estimate is not None:

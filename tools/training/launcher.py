@@ -30,6 +30,7 @@ __all__ = [
     "accelerate_config",
     "deepspeed_config",
     "launch_environment",
+    "load_whole",
     "sharded_loading",
     "spread_as_launched",
 ]
@@ -225,6 +226,14 @@ def sharded_loading(bf16: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+
+
+def load_whole() -> None:
+    """From here on load models whole again, on one process alone: for merging an adapter after a spread training."""
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from posttrain_crew.errors import ConfigError
 from posttrain_crew.tools.training.config import TrainingConfig
+from posttrain_crew.tools.training.launcher import load_whole
 from posttrain_crew.tools.training.trainer_fields import ADAPTER_FIELDS
 
 __all__ = ["adapter", "merge", "quantization", "trainer_arguments", "uses_adapter"]
@@ -87,6 +88,7 @@ def merge(config: TrainingConfig, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": "auto"}[config.dtype]
+    load_whole()
     base = AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype)
     merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload(safe_merge=True)
     for name in ("README.md", "adapter_config.json", "adapter_model.safetensors"):
