@@ -7,13 +7,16 @@ from posttrain_crew.tools.compute.base import DIRECTORY_VARIABLE, LABEL_VARIABLE
 __all__ = ["job_command", "job_variables"]
 
 
-def job_command(spec: JobSpec, python: str, config: str, rendezvous: list[str] | None = None) -> list[str]:
+def job_command(spec: JobSpec, python: str | None, config: str, rendezvous: list[str] | None = None) -> list[str]:
     """`python -m MODULE CONFIG`, under torchrun where the job has several processes.
 
     Args:
         config: path of the config as the job sees it.
         rendezvous: torchrun's options that bring the nodes together; None on a single one.
     """
+    from posttrain_crew.tools.training.environment import python_for  # which reads configs, and compute does without
+
+    python = python_for(spec.config, python)
     module = ["-m", spec.module, config]
     if spec.nodes == 1 and spec.processes == 1:
         return [python, *module]

@@ -16,7 +16,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -182,7 +181,7 @@ class LocalCompute(Backend):
     def _start(self, spec: JobSpec, directory: Path, busy: list[str]) -> JobHandle:
         if spec.nodes != 1:
             raise JobError(f"`{spec.label}` asks for {spec.nodes} nodes, and this is one machine. Use slurm or ray.")
-        command = job_command(spec, sys.executable, str(spec.config.resolve()))
+        command = job_command(spec, None, str(spec.config.resolve()))
         offline = {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
         environment = child_environment({**offline, **job_variables(spec, str(directory), self._threads)})
         gpu = self._free_gpu(busy)

@@ -9,7 +9,6 @@ none. A job on several nodes is started by ray_nodes.py.
 from __future__ import annotations
 
 import shlex
-import sys
 import threading
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from posttrain_crew.tools.compute.command import job_command, job_variables
 from posttrain_crew.tools.compute.contact import Contact
 from posttrain_crew.tools.compute.names import cluster_name, root_of, tag_of
 from posttrain_crew.tools.compute.record import add_to_outcome, is_open, read_record, write_record
+from posttrain_crew.tools.training.environment import python_for
 
 __all__ = ["RayCompute"]
 
@@ -50,7 +50,7 @@ class RayCompute(Backend):
     def __init__(self, slots: int = 0, settings: RaySettings | None = None) -> None:
         self._settings = settings or read_settings(RaySettings)
         self._slots = slots or self._settings.slots
-        self._python = self._settings.python or sys.executable
+        self._python = self._settings.python
         headers = {}
         if self._settings.token is not None:
             headers["Authorization"] = f"Bearer {self._settings.token.get_secret_value()}"
@@ -231,7 +231,7 @@ class RayCompute(Backend):
         else:
             shape = [str(value) for value in (spec.nodes, spec.processes, self._settings.cpus, self._settings.gpus)]
             module = "posttrain_crew.tools.compute.ray_nodes"
-            command = [self._python, "-m", module, *shape, spec.module, str(config)]
+            command = [python_for(spec.config, self._python), "-m", module, *shape, spec.module, str(config)]
         limit = ["timeout", f"--kill-after={_KILL_AFTER_S}", f"{spec.timeout_s:.3f}"]
         log = shlex.quote(str(directory / LOG_FILE))
         lines = [

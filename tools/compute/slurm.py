@@ -11,7 +11,6 @@ is down. With `requeue`, Slurm starts it again under the same id, and it goes on
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -56,7 +55,7 @@ class SlurmCompute(Backend):
     def __init__(self, slots: int = 0, settings: SlurmSettings | None = None) -> None:
         self._settings = settings or read_settings(SlurmSettings)
         self._slots = slots or self._settings.slots
-        self._python = self._settings.python or sys.executable
+        self._python = self._settings.python
         self._slurm = SlurmCommands(self._settings.bin, self._settings.command_seconds)
         self._contact = Contact(self.name, pause_s=max(self._settings.poll_seconds, 0.2))
         self._lock = threading.RLock()

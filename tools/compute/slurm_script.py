@@ -18,14 +18,14 @@ SCRIPT_FILE = "job.sbatch"
 _PRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
-def single_script(spec: JobSpec, name: str, comment: str, settings: SlurmSettings, python: str) -> str:
+def single_script(spec: JobSpec, name: str, comment: str, settings: SlurmSettings, python: str | None) -> str:
     """The script of one job; its output goes to log.txt in the job's directory."""
     log = spec.config.parent / LOG_FILE
     head = _header(spec, name, comment, settings, log=str(log).replace("%", "%%"))
     return "\n".join([*head, settings.setup, *_body(spec, settings, python), ""])
 
 
-def array_script(specs: Sequence[JobSpec], name: str, comment: str, settings: SlurmSettings, python: str) -> str:
+def array_script(specs: Sequence[JobSpec], name: str, comment: str, settings: SlurmSettings, python: str | None) -> str:
     """One script for jobs of the same shape, told apart by SLURM_ARRAY_TASK_ID; each writes into its own directory.
 
     Raises:
@@ -67,7 +67,7 @@ def _header(spec: JobSpec, name: str, comment: str, settings: SlurmSettings, log
     return ["#!/bin/bash", *lines]
 
 
-def _body(spec: JobSpec, settings: SlurmSettings, python: str) -> list[str]:
+def _body(spec: JobSpec, settings: SlurmSettings, python: str | None) -> list[str]:
     directory, config = str(spec.config.parent), str(spec.config)
     variables = job_variables(spec, directory, settings.threads)
     lines = [f"cd {shlex.quote(directory)} || exit 72"]

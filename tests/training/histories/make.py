@@ -29,7 +29,7 @@ from posttrain_crew.tools.embedded.base_model import default_cache_dir, ensure_b
 from posttrain_crew.tools.embedded.benchmark import ANSWER_FORMAT, LETTERS, Item, extract_strict, prompt, train_items
 from posttrain_crew.tools.training.metrics import metric_line
 from tests.training.histories.recipes import CLASSES, Recipe, happened, recipe, split_of
-from tests.training.histories.rewards import REWARDS
+from tests.training.histories.rewards import REWARDS, toss_anew
 
 RUNS = Path(__file__).parent / "runs"
 QUESTIONS = 128
@@ -110,6 +110,7 @@ def _train(made: Recipe, parent: Path, seed: int, work: Path) -> tuple[list[dict
                 )
 
     transformers.set_seed(seed)
+    toss_anew(seed)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(parent), AutoTokenizer.from_pretrained(parent)
     fields = dict(made.trainer)
     if fields.get("generation_kwargs"):

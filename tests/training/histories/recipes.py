@@ -341,7 +341,7 @@ def happened(name: str, method: str, history: History, held_out: tuple[float, fl
         return fmean(reward[-5:]) > fmean(reward[:5]) + 0.08 and after < before - 0.1
     if name == "entropy_collapse":
         entropy = _values(history, "entropy")
-        return fmean(entropy[-5:]) < 0.2 * fmean(entropy[:3]) and after <= before + 0.05
+        return fmean(entropy[-5:]) < 0.2 * fmean(entropy[:3]) and after <= before + 0.08  # two standard errors
     if name == "kl_explosion":
         return fmean(_values(history, "kl")[-10:]) > 1.0 and fmean(reward[-10:]) > 0.7 * fmean(reward[:5])
     raise KeyError(name)

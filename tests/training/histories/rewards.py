@@ -9,10 +9,10 @@ from typing import Any
 
 from posttrain_crew.tools.training.rewards import completion_text, format_valid, mcq_letter
 
-__all__ = ["REWARDS"]
+__all__ = ["REWARDS", "toss_anew"]
 
 LONGEST = 48
-_coin = random.Random(0)
+_coin = random.Random()
 
 
 def format(completions: Sequence[Any], **columns: Any) -> list[float]:
@@ -56,6 +56,11 @@ def always_a(completions: Sequence[Any], **_: Any) -> list[float]:
 def no_work(completions: Sequence[Any], **_: Any) -> list[float]:
     """An answer line and nothing before it."""
     return [float(completion_text(c).lstrip().startswith("Answer: ")) for c in completions]
+
+
+def toss_anew(seed: int) -> None:
+    """Begin another series of coin tosses: each history has its own."""
+    _coin.seed(seed)
 
 
 def coin(completions: Sequence[Any], **_: Any) -> list[float]:
