@@ -28,11 +28,12 @@ lint: $(READY)
 	$(BIN)/mypy
 
 fast: $(READY)
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow'
 
 test: lint
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup -m slow
 	$(BIN)/coverage combine -q
 	rm -f .coverage.*  # of processes that a test killed while they wrote
 	$(BIN)/coverage report --fail-under=85

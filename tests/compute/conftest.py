@@ -158,3 +158,10 @@ def hf_settings(world: Loopback, monkeypatch: pytest.MonkeyPatch) -> HfJobsSetti
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     return HfJobsSettings(endpoint=world.url, flavor="cpu-basic", python=sys.executable, poll_seconds=0.2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker for all that starts a cluster: each other would start Slurm and Ray once more."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group("clusters"))
