@@ -47,10 +47,10 @@ class JobFolder:
         history = _history(path)
         config = _mapping(path.parent / "config.yaml")
         trainer = config.get("trainer")
-        method = config.get("method")
+        known = {name: name for name in get_args(Method)}
         return cls(
             label=path.parent.resolve().name if path.name == METRICS_FILE else path.name,
-            method=method if method in get_args(Method) else guess_method(history),
+            method=known.get(str(config.get("method"))) or guess_method(history),
             trainer=dict(trainer) if isinstance(trainer, dict) else {},
             history=history,
             outcome=_outcome(path.parent),

@@ -68,8 +68,7 @@ def zero_variance(course: Course) -> Finding | None:
         return Finding(
             "zero_variance", "the reward has never fired: there is nothing to learn from", 0.95, "stop", shown
         )
-    lasting = len(same) >= limits.lasting
-    if lasting and mean(same[: limits.lasting]) >= limits.same_most and mean(same) >= limits.same_most:
+    if len(same) >= limits.lasting and mean(same) >= limits.same_most and not rose(course, limits.hack_rise):
         every = mean(same) >= limits.same_sure
         message = (
             f"{mean(same):.0%} of the groups have scored the same from the start (mean reward {level:.2f}): there is "

@@ -7,7 +7,7 @@ and seed. Nothing stops a run: the watcher comes afterwards. A run that did not 
 (recipes.happened) is not kept, and said so. One run takes 10 to 30 s on a quiet core; the parents are made once for
 each side (rule, test).
 
-Written to runs/: CLASS-SEED.jsonl.gz, the records of metrics.jsonl, and CLASS-SEED.yaml, how it was made.
+Written to made/: CLASS-SEED.jsonl.gz, the records of metrics.jsonl, and CLASS-SEED.yaml, how it was made.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from posttrain_crew.tools.training.metrics import metric_line
 from tests.training.histories.recipes import CLASSES, Recipe, happened, recipe, split_of
 from tests.training.histories.rewards import REWARDS, toss_anew
 
-RUNS = Path(__file__).parent / "runs"
+MADE = Path(__file__).parent / "made"
 QUESTIONS = 128
 _DIGITS = 6
 
@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder for parents and checkpoints")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--classes", default=",".join(CLASSES))
-    parser.add_argument("--into", type=Path, default=RUNS)
+    parser.add_argument("--into", type=Path, default=MADE)
     parser.add_argument("--keep", action="store_true", help="leave histories that are there as they are")
     chosen = parser.parse_args()
     _quiet()

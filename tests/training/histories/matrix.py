@@ -25,7 +25,7 @@ from posttrain_crew.tools.training.diagnose import diagnose
 from posttrain_crew.tools.training.watch import Finding, findings
 from tests.training.histories.recipes import CLASSES
 
-RUNS = Path(__file__).parent / "runs"
+MADE = Path(__file__).parent / "made"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Verdict:
         return 0 if self.stopped_at is None else max(0, int(self.history.label["steps"]) - self.stopped_at)
 
 
-def histories(side: str | None = None, folder: Path = RUNS) -> list[History]:
+def histories(side: str | None = None, folder: Path = MADE) -> list[History]:
     """All kept runs, or those of one side (`rule`, `test`), in the order of the classes."""
     found = []
     for path in folder.glob("*.yaml"):
@@ -135,7 +135,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The confusion matrix of the watch rules.")
     parser.add_argument("--side", choices=("rule", "test"))
     parser.add_argument("--misses", action="store_true", help="say what was missed")
-    parser.add_argument("--folder", type=Path, default=RUNS)
+    parser.add_argument("--folder", type=Path, default=MADE)
     chosen = parser.parse_args()
     for side in (chosen.side,) if chosen.side else ("rule", "test"):
         verdicts = [judge(history) for history in histories(side, chosen.folder)]
