@@ -6,6 +6,7 @@ blackboard already, so collecting again after a kill adds nothing twice.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from posttrain_crew.blackboard import Entry
@@ -17,8 +18,7 @@ from posttrain_crew.tools.evaluation.collect import collect
 from posttrain_crew.tools.evaluation.gates import promotion
 from posttrain_crew.tools.training.desk import TrainingDesk
 from posttrain_crew.tools.training.estimate import steps_of
-from posttrain_crew.tools.training.metrics import read_metrics
-from posttrain_crew.tools.training.watch import findings
+from posttrain_crew.tools.training.watch import Watch
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["Collector"]
@@ -35,6 +35,8 @@ class Collector:
         self._board = workspace.board
         self._progress: dict[str, dict[str, Any]] = {}
         self._followed: set[str] = set()
+        self._watches: dict[str, Watch] = {}
+        """By the job's entry: a watch raises each alert once."""
 
     def tick(self, *, orders_at_work: bool) -> None:
         """Look at every running job once, then take the steps that finished jobs ask for.
@@ -156,12 +158,16 @@ class Collector:
 
     def _watch(self, job: Entry[JobStarted]) -> None:
         """Read the metrics of a running training; end it when a rule says so."""
-        history = read_metrics(self._workspace.run.absolute(job.body.directory) / "metrics.jsonl")
-        if not history:
-            return
         experiment = self._board.typed(job.body.subject, Experiment).body
-        self._note_progress(job, experiment, history)
-        fatal = [f for f in findings(history, experiment.method, experiment.config) if f.stop]
+        run = self._workspace.run
+        if (watch := self._watches.get(job.id)) is None:
+            metrics = run.absolute(job.body.directory) / "metrics.jsonl"
+            tracked = run.root / "trackio" / f"{run.id}.db", job.body.subject
+            watch = self._watches[job.id] = Watch(metrics, experiment.method, experiment.config, tracked)
+        found = watch.look(now=time.time())
+        if watch.history:
+            self._note_progress(job, experiment, watch.history)
+        fatal = [finding for finding in found if finding.stop]
         handle = handle_of(self._workspace, job)
         if fatal and handle is not None:
             self._workspace.compute.cancel(handle)

@@ -25,6 +25,7 @@ SLACK = 2.0
 """Time that an order may take, relative to what is expected: the trainer shortens what does not fit its order."""
 REMEDIES_PER_CAUSE = 2
 """A remedy that failed twice is not tried a third time."""
+OOM_RUNGS = 6
 
 
 def policy(conversation: Conversation) -> ToolCalls | Final:
@@ -223,7 +224,7 @@ def _remedies(at: Position) -> list[Idea]:
         diagnosis = e["diagnosis"]
         if e["stage"] not in ("failed", "decided") or e["decision"] == "promote" or not diagnosis:
             continue
-        if not diagnosis["remedy"] or used.get(diagnosis["cause"], 0) >= REMEDIES_PER_CAUSE:
+        if not diagnosis["remedy"] or used.get(diagnosis["cause"], 0) >= _most(diagnosis["cause"]):
             continue
         ideas.append(
             Idea(
@@ -231,12 +232,17 @@ def _remedies(at: Position) -> list[Idea]:
                 e["training_set"],
                 e["parent"],
                 f"{e['id']} showed {diagnosis['cause']}; the same with {diagnosis['remedy']} should not.",
-                changes=dict(diagnosis["remedy"]),
+                changes=at.changes_of(e["id"]) | diagnosis["remedy"],
                 purpose="remedy",
                 recipe=e["recipe"],
             )
         )
     return ideas
+
+
+def _most(cause: str) -> int:
+    """Running out of memory has a ladder of remedies, each another one; elsewhere the remedy stays the same."""
+    return OOM_RUNGS if cause == "out_of_memory" else REMEDIES_PER_CAUSE
 
 
 def _ablations(at: Position) -> list[Idea]:
@@ -248,37 +254,42 @@ def _ablations(at: Position) -> list[Idea]:
     for node in chain:
         if node["method"] == "sft":
             ideas += [
-                _without(node, s["id"], "base", "the worked solutions are replaced by bare answers")
+                _without(at, node, s["id"], "base", "the worked solutions are replaced by bare answers")
                 for s in at.sets("sft", "terse")
                 if s["id"] != node["training_set"] and node["style"] != "terse"
             ]
             ideas += [
-                _without(node, s["id"], "base", "its data is replaced by another set")
+                _without(at, node, s["id"], "base", "its data is replaced by another set")
                 for s in at.sets("sft", "worked", "mixed")
                 if s["id"] != node["training_set"] and node["parent"] == "base"
             ]
         elif (below := at.by_id.get(node["parent"])) is not None and below["method"] == "dpo":
             ideas.append(
-                _without(node, node["training_set"], below["parent"], "the preference stage before it is left out")
+                _without(at, node, node["training_set"], below["parent"], "the preference stage before it is left out")
             )
         elif node["parent"] != "base":
-            ideas.append(_without(node, node["training_set"], "base", "the supervised stage is left out"))
+            ideas.append(_without(at, node, node["training_set"], "base", "the supervised stage is left out"))
     halved = {"num_train_epochs": 0.5 * float(chain[-1]["config"].get("num_train_epochs", 1))}
     root = chain[-1]
     if root["method"] == "sft":
-        ideas.append(_without(root, root["training_set"], "base", "half of the training is left out", halved))
+        ideas.append(_without(at, root, root["training_set"], "base", "half of the training is left out", halved))
     return [idea for idea in ideas if idea.key not in at.tried][:1]
 
 
 def _without(
-    node: dict[str, Any], training_set: str, parent: str, part: str, changes: dict[str, Any] | None = None
+    at: Position,
+    node: dict[str, Any],
+    training_set: str,
+    parent: str,
+    part: str,
+    changes: dict[str, Any] | None = None,
 ) -> Idea:
     return Idea(
         node["method"],
         training_set,
         parent,
         f"Ablation of {node['id']}: {part}. If the gain stays, that part was not the cause.",
-        changes=changes or {},
+        changes=at.changes_of(node["id"]) | (changes or {}),  # as the ablated one, but for the part
         purpose="ablation",
         ablates=node["id"],
         recipe=node["recipe"],

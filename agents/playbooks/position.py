@@ -117,6 +117,13 @@ class Position:
                 return str(recipe["id"])
         return next((str(recipe["id"]) for recipe in self.recipes if recipe["method"] == method), None)
 
+    def changes_of(self, subject: str) -> dict[str, Any]:
+        """What the order of an experiment changed against the target's starting point."""
+        for order in self.orders_to("trainer"):
+            if (order.get("result") or {}).get("experiment") == subject:
+                return dict(order["parameters"].get("changes") or {})
+        return {}
+
     def chain(self, subject: str) -> list[dict[str, Any]]:
         """An experiment and its ancestors, youngest first; empty for the base."""
         found = []
