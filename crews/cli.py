@@ -22,6 +22,7 @@ from posttrain_crew.crews import (
     cli_jobs,
     cli_papers,
     cli_plan,
+    cli_push,
     cli_run,
     cli_setup,
     cli_tools,
@@ -60,6 +61,7 @@ _ORDER = (
     "papers",
     "data",
     "jobs",
+    "push",
     "setup",
 )
 
@@ -73,7 +75,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _module in (
-    cli_run, cli_watch, cli_setup, cli_tools, cli_papers, cli_data, cli_plan, cli_diagnose, cli_jobs, cli_gpu,
+    cli_run, cli_watch, cli_setup, cli_tools, cli_papers, cli_data, cli_plan, cli_diagnose, cli_jobs, cli_push, cli_gpu,
 ):  # fmt: skip
     _module.register(app)
 

@@ -40,6 +40,7 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
         "hypothesis": str(wanted.get("hypothesis") or conversation.order.get("objective") or "as ordered"),
         "purpose": wanted.get("purpose") or "candidate",
         "ablates": wanted.get("ablates"),
+        **({"seeds": wanted["seeds"]} if wanted.get("seeds") else {}),
     }
     return ToolCalls([ToolCall("launch_training", arguments)])
 
@@ -101,6 +102,8 @@ def _outcome(conversation: Conversation) -> Final:
         return Final(_refused(errors[-1] if errors else "the tool `launch_training` is not among this role's tools"))
     launched = bool(answer.get("launched"))
     reason = str(answer.get("reason") or "as ordered")
+    if others := [str(one.get("experiment")) for one in answer.get("experiments") or []]:
+        reason += f" (one experiment for each seed: {', '.join(others)})"
     plans = conversation.made("plan_training")
     if len(plans) > 1:
         first, last = plans[0].arguments, plans[-1].arguments

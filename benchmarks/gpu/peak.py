@@ -7,7 +7,7 @@
 
 The job is the real script (tools/training/{sft,dpo,grpo}.py) in a process of its own; this file adds a look at
 `torch.cuda.max_memory_allocated` when it ends. The weights are random, so rewards and losses mean nothing.
-NOT RUN so far: no GPU was lent to the session that wrote it.
+NOT RUN so far: no GPU was lent to the session that wrote it. throughput.py runs both methods beside TRL's defaults.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from posttrain_crew.tools.embedded.pretraining import build_tokenizer
 from posttrain_crew.tools.training.hardware import Cluster, Device, sharding
 from posttrain_crew.tools.training.memory import GIB, Work, memory_of
 from posttrain_crew.tools.training.planner import plan, usual_request
-from posttrain_crew.tools.training.shape import known_shapes
+from posttrain_crew.tools.training.shape import ModelShape, known_shapes
 
 WATCH = """
 import json, sys, torch
@@ -61,7 +61,7 @@ def main() -> int:
     fields = {name: yaml.safe_load(value) for name, value in (item.split("=", 1) for item in given.set)}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        model = random_model(root / "model", given.model)
+        model = random_model(root / "model", known_shapes()[given.model], "cuda")
         rows = made_rows(given.method, given.tokens)
         off = [abs(measure(root / "ours", model, rows, given, planned_fields(given) | fields)) > TOLERANCE]
         if given.against_defaults:
@@ -96,12 +96,11 @@ def planned_fields(given: argparse.Namespace) -> dict[str, Any]:
     return best.trainer()
 
 
-def random_model(folder: Path, name: str) -> Path:
+def random_model(folder: Path, shape: ModelShape, device: str) -> Path:
     """The exact shape, with random weights, and a small tokenizer whose ids the vocabulary holds."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    shape = known_shapes()[name]
     tokenizer = build_tokenizer(["0 1 2 3 4 5 6 7 8 9 a b c d"])
     config = Qwen3Config(
         vocab_size=shape.vocabulary,
@@ -115,11 +114,11 @@ def random_model(folder: Path, name: str) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.device("cuda"):
+    with torch.device(device):
         model = Qwen3ForCausalLM(config)
     counted = sum(parameter.numel() for parameter in model.parameters())
     if counted != shape.parameters:
-        sys.exit(f"{name} has {counted} parameters, but profiles/models.yaml makes {shape.parameters}")
+        sys.exit(f"the model has {counted} parameters, but the planner's shape {shape.parameters}")
     model.to("cpu", torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

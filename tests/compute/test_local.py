@@ -7,16 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from posttrain_crew.errors import JobError
-from posttrain_crew.tools.compute.base import Compute, JobSpec
+from posttrain_crew.errors import JobError, SlotsBusyError
+from posttrain_crew.tools.compute.base import Compute, JobHandle, JobSpec
 from posttrain_crew.tools.compute.local import JOB_FILE, LocalCompute, _gpus
 
 MODULES = {
@@ -193,6 +195,58 @@ def test_slots_follow_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [index for _, _, index in _gpus()] == [1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert LocalCompute().capacity().device == "cpu"
+
+
+def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '0, NVIDIA H100, 81559'\necho '1, NVIDIA H100, 81559'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the locks lie
+
+
+def gpus_of(handle: JobHandle) -> str:
+    return psutil.Process(int(handle.id.split("@")[0])).environ()["CUDA_VISIBLE_DEVICES"]
+
+
+def test_a_job_of_two_processes_takes_two_gpus_or_waits(
+    spec: Callable[..., JobSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_gpus(tmp_path, monkeypatch)
+    local, other_crew = LocalCompute(threads_per_job=1), LocalCompute(threads_per_job=1)
+    assert local.capacity().devices_per_job == 2
+    pair = replace(spec("naps", "exp-pair"), processes=2)
+    with pytest.raises(JobError, match="3 processes, and this machine has 2 GPU"):
+        local.submit(replace(pair, processes=3))
+    try:
+        handle = local.submit(pair)
+        assert gpus_of(handle) == "0,1"
+        with pytest.raises(SlotsBusyError, match="exp-pair"):
+            local.submit(spec("naps", "exp-1"))
+        with pytest.raises(SlotsBusyError, match="another crew"):
+            other_crew.submit(spec("naps", "exp-1"))
+        local.cancel(handle, grace_s=0.0)
+        first = local.submit(spec("naps", "exp-1"))
+        assert gpus_of(first) == "0"
+        with pytest.raises(SlotsBusyError, match="1 of 2 slots"):
+            local.submit(replace(pair, label="exp-next"))
+        with pytest.raises(SlotsBusyError, match="takes 2 GPU"):
+            other_crew.submit(replace(pair, label="exp-next"))
+        second = other_crew.submit(spec("naps", "exp-2"))  # what a refused job had taken is free again
+        assert gpus_of(second) == "1"
+    finally:
+        for crew in (local, other_crew):
+            for left in list(crew._known.values()):
+                crew.cancel(left, grace_s=0.0)
+
+
+def test_without_gpus_a_job_takes_a_slot_for_each_process(compute: LocalCompute, spec: Callable[..., JobSpec]) -> None:
+    compute.submit(replace(spec("naps", "exp-pair"), processes=2))
+    with pytest.raises(SlotsBusyError, match="all 2 slot"):
+        compute.submit(spec("naps", "exp-1"))
+    with pytest.raises(JobError, match="3 processes, and this machine has 2 slot"):
+        compute.submit(replace(spec("naps", "exp-3"), processes=3))
 
 
 def test_a_job_cannot_take_more_memory_than_it_may(spec: Callable[..., JobSpec]) -> None:

@@ -29,7 +29,6 @@ from posttrain_crew.entries import (
 from posttrain_crew.state import RunState
 from posttrain_crew.tools.embedded.catalogue import write_catalogue
 from tests.e2e.conftest import crew
-from tests.loopback.world import Loopback
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("shared_cache")]
 
@@ -168,55 +167,3 @@ def test_noise_labels_end_without_promotion(tmp_path: Path, small_target: Path) 
     advice = [entry.body for entry in board.of(WorkResult) if entry.body.specialist == "licences"]
     assert [result.ok for result in advice] == [True]
     assert len(advice[0].result["findings"]) == 6
-
-
-def test_an_llm_over_http_works_on_services_over_http(tmp_path: Path, small_target: Path) -> None:
-    """Real clients of an LLM and of the services: same verdict, and no connection to anything but loopback."""
-    trace = tmp_path / "connections.txt"
-    guard = tmp_path / "guard"
-    guard.mkdir()
-    (guard / "sitecustomize.py").write_text(SOCKET_GUARD)
-    environment = {"CREW_LLM_API_KEY": "not-a-secret-at-all", "GUARD_LOG": str(trace), "PYTHONPATH": str(guard)}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.loopback.llm_server", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    try:
-        assert server.stdout is not None
-        url = server.stdout.readline().split()[-1]
-        with Loopback() as world:
-            done = crew(
-                *("run", "posttrain", "--target", str(small_target), "--runs-dir", str(tmp_path / "runs"), "--json"),
-                *("--llm", "openai/playbook", "--sources", "loopback"),
-                environment=environment | {"CREW_LLM_BASE_URL": url, "CREW_LOOPBACK_URL": world.url},
-            )
-    finally:
-        server.terminate()
-        server.wait()
-    assert done.code == 0, done.stderr[-3000:]
-    assert done.last["verdict"] == "improved"
-    hosts = set(trace.read_text().split())
-    assert hosts <= {"127.0.0.1", "::1", "localhost"}, hosts
-    assert "127.0.0.1" in hosts
-    assert "not-a-secret-at-all" not in (tmp_path / "runs" / done.last["run"] / "events.jsonl").read_text()
-
-
-SOCKET_GUARD = """
-import os, socket
-_log, _connect, _resolve = os.environ["GUARD_LOG"], socket.socket.connect, socket.getaddrinfo
-def note(host):
-    with open(_log, "a") as stream:
-        stream.write(f"{host}\\n")
-def connect(self, address):
-    if self.family in (socket.AF_INET, socket.AF_INET6):
-        note(address[0])
-        if address[0] not in ("127.0.0.1", "::1", "localhost"):
-            raise ConnectionRefusedError(f"guard: {address}")
-    return _connect(self, address)
-def resolve(host, *rest, **more):
-    note(host.decode() if isinstance(host, bytes) else host)
-    return _resolve(host, *rest, **more)
-socket.socket.connect, socket.getaddrinfo = connect, resolve
-"""

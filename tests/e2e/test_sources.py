@@ -1,4 +1,4 @@
-"""The loop on services: papers, citations and datasets come over HTTP from the loopback world, by the command line."""
+"""The loop on services, by the command line: LLM, papers, citations and datasets all come over HTTP from loopback."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from posttrain_crew.blackboard import Blackboard
 from posttrain_crew.entries import DatasetProfile, Incident, PaperRead, Recipe, TrainingSet
 from posttrain_crew.state import RunState
 from tests.e2e.conftest import crew
+from tests.loopback.llm_server import LLMServer
 from tests.loopback.world import Loopback
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("shared_cache")]
@@ -20,12 +21,28 @@ SEARCHED, CITED = "2609.90001", "2609.90007"
 
 
 def test_a_run_on_services_finds_data_over_citations_and_improves(tmp_path: Path, small_target: Path) -> None:
-    """Papers are searched, citations lead to a dataset that no search returns, a contaminated one is rejected."""
-    with Loopback() as world:
+    """Papers are searched, citations lead to a dataset that no search returns, a contaminated one is rejected.
+
+    The agents' LLM is the playbook behind HTTP, through litellm. Nothing connects to anything but loopback.
+    """
+    trace, guard = tmp_path / "connections.txt", tmp_path / "guard"
+    guard.mkdir()
+    (guard / "sitecustomize.py").write_text(SOCKET_GUARD)
+    with Loopback() as world, LLMServer() as llm:
         world.faults.add("s2", "429_retry_after", times=1)
-        arguments = ["--target", str(small_target), "--sources", "loopback", "--runs-dir", str(tmp_path), "--json"]
-        done = crew("run", "posttrain", *arguments, environment={"CREW_LOOPBACK_URL": world.url})
+        done = crew(
+            *("run", "posttrain", "--target", str(small_target), "--runs-dir", str(tmp_path), "--json"),
+            *("--llm", "openai/playbook", "--sources", "loopback"),
+            environment={
+                "CREW_LOOPBACK_URL": world.url,
+                "CREW_LLM_BASE_URL": llm.url,
+                "CREW_LLM_API_KEY": "not-a-secret-at-all",
+                "GUARD_LOG": str(trace),
+                "PYTHONPATH": str(guard),
+            },
+        )
         asked = [(request.method, request.path) for request in world.requests]
+        assert len(llm.requests) > 20
     assert done.code == 0, done.stderr[-3000:]
     result = done.last
     assert result["verdict"] == "improved"
@@ -57,6 +74,10 @@ def test_a_run_on_services_finds_data_over_citations_and_improves(tmp_path: Path
     page = (tmp_path / result["run"] / "report.html").read_text()
     assert CITED in page and GOOD in page
 
+    hosts = set(trace.read_text().split())
+    assert "127.0.0.1" in hosts and hosts <= {"127.0.0.1", "::1", "localhost"}, hosts
+    assert "not-a-secret-at-all" not in (tmp_path / result["run"] / "events.jsonl").read_text()
+
 
 def test_a_world_that_is_down_ends_the_command_before_a_run_is_made(tmp_path: Path) -> None:
     done = crew(
@@ -66,3 +87,22 @@ def test_a_world_that_is_down_ends_the_command_before_a_run_is_made(tmp_path: Pa
     assert done.code == 5
     assert "python -m tests.loopback" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+SOCKET_GUARD = """
+import os, socket
+_log, _connect, _resolve = os.environ["GUARD_LOG"], socket.socket.connect, socket.getaddrinfo
+def note(host):
+    with open(_log, "a") as stream:
+        stream.write(f"{host}\\n")
+def connect(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        note(address[0])
+        if address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise ConnectionRefusedError(f"guard: {address}")
+    return _connect(self, address)
+def resolve(host, *rest, **more):
+    note(host.decode() if isinstance(host, bytes) else host)
+    return _resolve(host, *rest, **more)
+socket.socket.connect, socket.getaddrinfo = connect, resolve
+"""

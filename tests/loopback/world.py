@@ -34,6 +34,7 @@ from tests.loopback import arxiv, datasets_server, hub_datasets, hub_papers, s2
 from tests.loopback.content import Content
 from tests.loopback.faults import KINDS, SERVICES, FaultGate, Faults
 from tests.loopback.hub_jobs import HubJobs
+from tests.loopback.hub_upload import HubUpload
 from tests.loopback.parameters import unknown
 from tests.loopback.shelf import Shelf
 
@@ -86,6 +87,8 @@ class Loopback:
         """While it serves: the files and rows of the datasets, to compare with."""
         self.jobs: HubJobs
         """While it serves: Hugging Face Jobs, whose jobs are processes of this machine."""
+        self.uploads = HubUpload()
+        """Model repositories that were made and written to."""
         self.content = Content.load()
 
     def __enter__(self) -> Loopback:
@@ -132,6 +135,7 @@ class Loopback:
         """No faults, no log: a world as it was at first."""
         self.faults.clear()
         self.jobs.reset()
+        self.uploads.reset()
         self.requests.clear()
         self.unknown_parameters.clear()
         self.unknown_paths.clear()
@@ -143,7 +147,9 @@ class Loopback:
             Route("/_faults", self._plan, methods=["POST"]),
             *s2.routes(self.content),
             *arxiv.routes(self.content),
+            self.uploads.creation(self.jobs._create),
             *self.jobs.routes(),
+            *self.uploads.routes(),
             *hub_papers.routes(self.content, shelf),
             *hub_datasets.routes(shelf),
             *datasets_server.routes(shelf),

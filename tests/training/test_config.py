@@ -52,6 +52,9 @@ def test_a_dpo_config_is_read_with_its_fields_in_their_types(tmp_path: Path) -> 
         ("sft", {"use_peft": True, "load_in_4bit": True, "load_in_8bit": True}, "exclude"),
         ("sft", {"use_peft": True, "load_in_4bit": True, "use_cpu": True}, "CUDA"),
         ("sft", {"save_only_model": True}, "cannot be resumed"),
+        ("sft", {"push_to_hub": True}, "crew push"),
+        ("dpo", {"push_to_hub": True}, "crew push"),
+        ("grpo", {"push_to_hub": True}, "crew push"),
         ("sft", {"loss_type": "sigmoid", "beta": 0.1}, "no field `beta`"),
     ],
 )

@@ -14,14 +14,16 @@ import yaml
 from posttrain_crew.blackboard import Entry
 from posttrain_crew.crews.brief import brief
 from posttrain_crew.entries import Decision, Experiment, JobStarted, Preflight, TrainingSet
-from posttrain_crew.errors import GateError, InputError
+from posttrain_crew.errors import BudgetError, GateError, InputError
 from posttrain_crew.state import RunState
-from posttrain_crew.tools.compute.jobs import post_outcome, wait
+from posttrain_crew.tools.compute.base import Capacity
+from posttrain_crew.tools.compute.jobs import JobRequest, launch, post_outcome, relaunch, wait
 from posttrain_crew.tools.compute.local import LocalCompute
 from posttrain_crew.tools.tool import tools_of
 from posttrain_crew.tools.training.desk import TrainingDesk
+from posttrain_crew.tools.training.launcher import Launch
 from posttrain_crew.tools.workspace import Workspace
-from tests.training.jobs import make_model
+from tests.training.jobs import make_model, write_job
 
 MakeSet = Callable[..., Entry[TrainingSet]]
 
@@ -174,6 +176,118 @@ def test_dpo_for_real(workspace: Workspace, training_set: MakeSet, monkeypatch: 
     margins = [row["rewards/margins"] for row in rows if "rewards/margins" in row]
     assert margins[0] == pytest.approx(0.0, abs=1e-6) and margins[-1] > 0.1
     assert desk.diagnose_experiment(answer["experiment"])["cause"] == "healthy"
+
+
+def two_small_gpus(workspace: Workspace, compute: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two GPUs of 12 GiB, and a base of a billion parameters: 16 bytes each do not fit one."""
+    config = json.loads((workspace.base_model / "config.json").read_text())
+    config |= {"hidden_size": 2048, "num_hidden_layers": 24}
+    (workspace.base_model / "config.json").write_text(json.dumps(config))
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1000, 10**6], "data_offsets": [0, 4 * 10**9]}}).encode()
+    weights = workspace.base_model / "model.safetensors"
+    weights.write_bytes(len(header).to_bytes(8, "little") + header)
+    capacity = Capacity(2, "NVIDIA Small", 12.0, 1, "2 x NVIDIA Small", devices_per_job=2)
+    monkeypatch.setattr(compute, "capacity", lambda: capacity)
+
+
+def test_what_needs_two_gpus_gets_two(
+    workspace: Workspace, training_set: MakeSet, compute: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_small_gpus(workspace, compute, monkeypatch)
+    monkeypatch.setattr("posttrain_crew.tools.training.preflight.free_gib", lambda path: 100.0)
+    desk, ts, bf16 = TrainingDesk(workspace), training_set(), {"bf16": True}
+    plan = desk.plan_training("sft", ts.id, "base", bf16)
+    assert plan["problems"] == [] and plan["memory_gib"] > 12 and "adapter" not in plan
+    assert (plan["spread"]["processes"], plan["spread"]["profile"]) == (2, "zero3")
+    assert plan["spread"]["memory_gib_per_device"] <= 12
+    assert plan["config"]["per_device_train_batch_size"] == 8, "the experiment is what was ordered"
+    compute.state = "running"
+    answer = desk.launch_training("sft", ts.id, "base", "h", bf16)
+    assert answer["launched"], answer
+    for spec in compute.submitted:  # the smoke run, then the job
+        trainer = yaml.safe_load(spec.config.read_text())["trainer"]
+        assert 2 * trainer["per_device_train_batch_size"] * trainer["gradient_accumulation_steps"] == 8
+        assert spec.processes == 2
+        assert json.loads(spec.environment["ACCELERATE_DEEPSPEED_CONFIG_FILE"])["zero_optimization"]["stage"] == 3
+    assert workspace.board.of(Experiment)[-1].body.config["per_device_train_batch_size"] == 8
+    assert desk.describe_compute()["free_slots"] == 0
+    with pytest.raises(GateError, match="no free slot"):
+        desk.launch_training("sft", ts.id, "base", "h", {**bf16, "use_peft": True})
+    relaunch(workspace, RunState.of(workspace.board).running[-1])
+    first, again = compute.submitted[-2:]
+    assert again.label == "exp-1.2" and again.processes == 2
+    assert again.environment == first.environment, "a killed job is started again as it was"
+
+
+def test_one_gpu_is_taken_where_one_is_enough(
+    workspace: Workspace, training_set: MakeSet, compute: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_small_gpus(workspace, compute, monkeypatch)
+    desk, ts = TrainingDesk(workspace), training_set()
+    assert "spread" not in desk.plan_training("sft", ts.id, "base", {"bf16": True, "use_peft": True})
+    odd = desk.plan_training("sft", ts.id, "base", {"bf16": True, "per_device_train_batch_size": 1})
+    assert "spread" not in odd and "adapter" in odd, "one row cannot be spread over two processes"
+
+
+def test_grpo_is_spread_in_whole_groups(
+    workspace: Workspace, training_set: MakeSet, compute: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_small_gpus(workspace, compute, monkeypatch)
+    desk, ts = TrainingDesk(workspace), training_set("grpo")
+    plan = desk.plan_training("grpo", ts.id, "base", {"bf16": True})
+    changes = plan["spread"]["changes"]
+    each = changes["per_device_train_batch_size"] * changes["gradient_accumulation_steps"]
+    assert each == 8 and each % 4 == 0  # 16 completions in groups of 4, on two processes
+    none = desk.plan_training("grpo", ts.id, "base", {"bf16": True, "num_generations": 16})
+    assert "spread" not in none, "one group of 16 is not split"
+
+
+def test_seeds_are_experiments_of_their_own(workspace: Workspace, training_set: MakeSet, compute: Any) -> None:
+    compute.state = "running"
+    desk, ts = TrainingDesk(workspace), training_set()
+    answer = desk.launch_training("sft", ts.id, "base", "h", seeds=[5, 6])
+    assert [one["experiment"] for one in answer["experiments"]] == ["exp-1", "exp-2"]
+    assert all(one["launched"] and one["job"] for one in answer["experiments"]) and answer["experiment"] == "exp-1"
+    assert [entry.body.seed for entry in workspace.board.of(Experiment)] == [5, 6]
+    assert [spec.label.split("-")[0] for spec in compute.submitted] == ["smoke", "exp", "exp"]
+    assert [yaml.safe_load(spec.config.read_text())["seed"] for spec in compute.submitted[1:]] == [5, 6]
+    again = desk.launch_training("sft", ts.id, "base", "h", seeds=[5, 6])
+    assert not any(one["launched"] for one in again["experiments"]) and "tried before" in again["reason"]
+
+
+def test_seeds_that_do_not_fit_are_refused_before_anything_is_posted(
+    workspace: Workspace, training_set: MakeSet, compute: Any
+) -> None:
+    desk, ts = TrainingDesk(workspace), training_set()
+    for seeds in ([1], [1, 1], [1, 2, 3, 4, 5, 6], [-1, 2]):
+        with pytest.raises(InputError, match="2 to 5 different"):
+            desk.launch_training("sft", ts.id, "base", "h", seeds=seeds)
+    with pytest.raises(BudgetError, match="3 seeds of about 2415 s each, 2 at a time, need 4830 s"):
+        desk.launch_training("sft", ts.id, "base", "h", {"max_steps": 12_000}, seeds=[1, 2, 3])
+    assert workspace.board.of(Experiment) == [] and compute.submitted == []
+
+
+@pytest.mark.slow
+def test_two_processes_for_real(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A job of two processes with ZeRO-2 on this machine's CPUs (gloo), through the launch that the desk uses.
+
+    The first run on a machine compiles DeepSpeed's communication for CPUs, a minute or two.
+    """
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    workspace = replace(workspace, compute=LocalCompute(slots=2, threads_per_job=1))
+    fields = {"per_device_train_batch_size": 4, "max_steps": 2}
+    folder = write_job(workspace.run.experiments / "exp-1", make_model(tmp_path / "tiny", steps=2), "sft", fields)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").unlink()
+    way = Launch("sft", "zero2", processes=2, bf16=False, on_cpu=True)
+    request = JobRequest(
+        "exp-1", "train", "exp-1", way.module, folder, config, 60.0, processes=2, environment=way.environment()
+    )
+    outcome = wait(workspace, launch(workspace, request)).body
+    assert (outcome.ok, outcome.steps) == (True, 2), outcome.message
+    notes = json.loads((folder / "outcome.json").read_text())["notes"]
+    assert any(note.startswith("DeepSpeed ZeRO-2 on 2 process") for note in notes), notes
+    assert workspace.budget.usage().device_s == pytest.approx(2 * outcome.wall_s)
 
 
 def refused(workspace: Workspace, answer: dict[str, Any]) -> str:

@@ -76,6 +76,9 @@ class Capacity:
     """Memory that one job can use, GiB."""
     threads_per_job: int
     description: str
+    devices_per_job: int = 1
+    """Most devices, each with that memory, on which one job can run with several processes; such a job takes as many
+    slots."""
 
 
 @dataclass(frozen=True)

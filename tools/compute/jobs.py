@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,12 +19,13 @@ import yaml
 from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import ErrorClass, Incident, JobOutcome, JobStarted
 from posttrain_crew.errors import BudgetError, JobError, SlotsBusyError
-from posttrain_crew.files import atomic_write_text, sha256_text
+from posttrain_crew.files import atomic_write_json, atomic_write_text, sha256_text
 from posttrain_crew.tools.compute.base import OUTCOME_FILE, JobHandle, JobSpec, JobState
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = [
     "CANCEL_FILE",
+    "ENVIRONMENT_FILE",
     "OUTCOME_FILE",
     "JobRequest",
     "handle_of",
@@ -39,6 +40,8 @@ __all__ = [
 
 CANCEL_FILE = "cancel.requested"
 """In the directory of a job that the user has ended: it is not started again."""
+ENVIRONMENT_FILE = "environment.json"
+"""In the directory of a job that is started with variables of its own: kept for every later start of it. No secrets."""
 MAX_ATTEMPTS = 12
 """Starts of one job before it counts as failed. Only killed and cancelled jobs start again, a user's interrupts among
 them, so the number is generous; it ends the case of a job that kills its machine each time."""
@@ -70,6 +73,9 @@ class JobRequest:
     """Machines; several only on a cluster."""
     processes: int = 1
     """Processes on each machine, one per accelerator."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the job, for example of a sharding profile (launcher.py). They are written beside the config: a
+    later attempt gets them again. They must not be secrets."""
 
 
 def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
@@ -116,13 +122,15 @@ def _posted(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
     workspace.budget.reserve(
         f"job:{request.label}",
         wall_s=request.estimate_seconds,
-        device_s=request.estimate_seconds,
+        device_s=request.estimate_seconds * request.nodes * request.processes,
         usd=None if price is None else price * request.estimate_seconds / 3600,
         final=request.final,
         refs=request.refs,
     )
     config = request.directory / "config.yaml"
     if not config.exists():
+        if request.environment:  # before the config: where that is, this is too
+            atomic_write_json(request.directory / ENVIRONMENT_FILE, dict(request.environment))
         atomic_write_text(config, yaml.safe_dump(dict(request.config), sort_keys=False, allow_unicode=True))
     return workspace.board.post(
         JobStarted(
@@ -148,8 +156,29 @@ def _spec(workspace: Workspace, request: JobRequest) -> JobSpec:
     left = workspace.budget.remaining if request.final else workspace.budget.for_experiments
     usual = max(MINIMUM_TIMEOUT_S, TIMEOUT_FACTOR * request.estimate_seconds)
     timeout = request.timeout_s or min(usual, max(left, 30.0))
-    config = request.directory / "config.yaml"
-    return JobSpec(request.label, request.module, config, timeout, nodes=request.nodes, processes=request.processes)
+    return JobSpec(
+        request.label,
+        request.module,
+        request.directory / "config.yaml",
+        timeout,
+        _kept_environment(request.directory),
+        nodes=request.nodes,
+        processes=request.processes,
+    )
+
+
+def _kept_environment(directory: Path) -> dict[str, str]:
+    """The variables that the job was first launched with; {} where it has none."""
+    path = directory / ENVIRONMENT_FILE
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise JobError(f"{path} cannot be read ({error}): the job cannot be started as it was launched.") from error
+    if not isinstance(kept, dict) or not all(isinstance(value, str) for value in kept.values()):
+        raise JobError(f"{path} must hold a JSON object of strings: the job cannot be started as it was launched.")
+    return kept
 
 
 def launch_again(workspace: Workspace, job: Entry[JobStarted]) -> Entry[JobStarted]:
@@ -261,7 +290,8 @@ def post_outcome(
         },
     )
     usd = (workspace.compute.price() or 0.0) * outcome.wall_s / 3600
-    workspace.budget.settle(f"job:{job.body.label}", wall_s=outcome.wall_s, device_s=outcome.wall_s, usd=usd)
+    device_s = outcome.wall_s * job.body.nodes * job.body.processes
+    workspace.budget.settle(f"job:{job.body.label}", wall_s=outcome.wall_s, device_s=device_s, usd=usd)
     entry = workspace.board.post(outcome, author="crew", refs=(job.id,), key=f"outcome:{job.body.label}")
     workspace.events.emit(
         "job_ended",

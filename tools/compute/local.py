@@ -5,17 +5,22 @@ process it is (pid with its start time, since pids are used again), and a later 
 between the start of the process and the writing of that file, the process is still found by the label in its
 environment, so a label is never launched twice.
 
-Nothing queues here: `submit` on a full machine is a JobError, and callers look at `capacity` first.
+A job of several processes takes as many slots, and as many GPUs where there are some. Each GPU has a lock file that
+the job holds open as long as it lives, so that two crews on one machine do not meet on a GPU.
+
+Nothing queues here: `submit` on a full machine is a SlotsBusyError, and callers look at `capacity` first.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import re
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -56,7 +61,7 @@ _log = logging.getLogger(__name__)
 
 
 class LocalCompute(Backend):
-    """Processes of this machine, one per slot.
+    """Processes of this machine, one for each slot.
 
     Args:
         slots: jobs side by side; 0 means one per GPU, or min(2, cores) without one.
@@ -81,21 +86,33 @@ class LocalCompute(Backend):
         """Start `python -m module config` in the config's directory, or return the live job of this label.
 
         Raises:
-            SlotsBusyError: every slot is busy (the message names the jobs). JobError: the process cannot be started.
+            SlotsBusyError: fewer slots or GPUs are free than the job has processes (the message names the jobs).
+            JobError: the process cannot be started, or the machine is too small for it.
         """
         directory = spec.config.resolve().parent
         with self._lock:
             existing = self.find(spec.label, directory)
             if existing is not None and self._process(existing) is not None:
                 return existing
+            slots = self._slots_for(spec)
             self._let_finished_leave()
             busy = self._busy()
-            if len(busy) >= self._slots:
+            records = [_read_record(self._known[label].directory) or {} for label in busy]
+            free = self._slots - sum(int(record.get("slots", 1)) for record in records)
+            if slots > free:
+                which = f"all {self._slots} slot(s)" if free <= 0 else f"all but {free} of {self._slots} slots"
                 raise SlotsBusyError(
-                    f"`{spec.label}` cannot start: all {self._slots} slot(s) of this machine are busy with "
-                    f"{', '.join(busy)}. Wait for one to end, or make the backend with more slots."
+                    f"`{spec.label}` cannot start with {spec.processes} process(es): {which} of this machine are busy "
+                    f"with {', '.join(busy)}. Wait for one to end, or make the backend with more slots."
                 )
-            return self._start(spec, directory, busy)
+            taken = {gpu for record in records for gpu in record.get("gpus", [])}
+            locks = self._take_gpus(spec, taken)
+            try:
+                return self._start(spec, directory, slots, locks)
+            finally:
+                for lock in locks.values():
+                    if lock is not None:
+                        os.close(lock)  # the job has it open now
 
     def find(self, label: str, directory: Path) -> JobHandle | None:
         """The job that carries this label in this directory, alive or ended, or None."""
@@ -170,23 +187,30 @@ class LocalCompute(Backend):
         """Slots and memory. On a CPU the memory of a job is what is available now, shared among the slots."""
         if self._gpus:
             device, memory_gib = self._gpus[0][0], self._gpus[0][1]
-            description = f"{len(self._gpus)} x {device}, one job on each"
+            description = f"{len(self._gpus)} x {device}, one job on each, or one of several processes on several"
         else:
             device, memory_gib = "cpu", _available_gib() / self._slots
             if self._memory_gib:
                 memory_gib = min(memory_gib, self._memory_gib)
             description = f"this machine's CPU, {self._slots} job(s) side by side, {self._threads} thread(s) each"
-        return Capacity(self._slots, device, round(memory_gib, 2), self._threads, description)
+        together = max(1, len(self._gpus))
+        return Capacity(self._slots, device, round(memory_gib, 2), self._threads, description, together)
 
-    def _start(self, spec: JobSpec, directory: Path, busy: list[str]) -> JobHandle:
+    def _slots_for(self, spec: JobSpec) -> int:
+        """Slots that a job takes: one for each process. Raises JobError where the machine never has so many."""
         if spec.nodes != 1:
             raise JobError(f"`{spec.label}` asks for {spec.nodes} nodes, and this is one machine. Use slurm or ray.")
+        most, what = (len(self._gpus), "GPU(s)") if self._gpus else (self._slots, "slot(s)")
+        if spec.processes > most:
+            raise JobError(f"`{spec.label}` asks for {spec.processes} processes, and this machine has {most} {what}.")
+        return min(spec.processes, self._slots)  # fewer slots than GPUs: the user wants fewer jobs side by side
+
+    def _start(self, spec: JobSpec, directory: Path, slots: int, locks: Mapping[int, int | None]) -> JobHandle:
         command = job_command(spec, None, str(spec.config.resolve()))
         offline = {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
         environment = child_environment({**offline, **job_variables(spec, str(directory), self._threads)})
-        gpu = self._free_gpu(busy)
-        if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        if locks:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in locks)
         try:
             with (directory / LOG_FILE).open("ab") as log:
                 child = subprocess.Popen(
@@ -197,6 +221,7 @@ class LocalCompute(Backend):
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    pass_fds=[lock for lock in locks.values() if lock is not None],
                 )
         except OSError as error:
             raise JobError(
@@ -208,7 +233,7 @@ class LocalCompute(Backend):
         group = None
         if self._memory_gib > 0:
             name = re.sub(r"[^A-Za-z0-9]", "-", spec.label)
-            group = limit_memory(child.pid, name, self._memory_gib, gpu=gpu is not None)
+            group = limit_memory(child.pid, name, self._memory_gib * spec.processes, gpu=bool(locks))
         atomic_write_json(
             directory / JOB_FILE,
             {
@@ -218,7 +243,8 @@ class LocalCompute(Backend):
                 "command": command,
                 "timeout_s": spec.timeout_s,
                 "started_at": time.time(),
-                "gpu": gpu,
+                "slots": slots,
+                "gpus": list(locks),
                 "cgroup": group,
             },
         )
@@ -234,14 +260,24 @@ class LocalCompute(Backend):
         leaving = [h for h in list(self._known.values()) if (h.directory / OUTCOME_FILE).exists()]
         self._wait([process for h in leaving if (process := self._process(h)) is not None], _LEAVING_S)
 
-    def _free_gpu(self, busy: list[str]) -> int | None:
-        """The first GPU, as the user's CUDA_VISIBLE_DEVICES numbers them, on which no known job runs."""
-        if not self._gpus:
-            return None
-        records = [_read_record(self._known[label].directory) for label in busy]
-        taken = {record.get("gpu") for record in records if record is not None}
-        free = [index for _, _, index in self._gpus if index not in taken]
-        return free[0] if free else self._gpus[0][2]  # more slots than GPUs: the user asked to share
+    def _take_gpus(self, spec: JobSpec, taken: set[int]) -> dict[int, int | None]:
+        """As many free GPUs as the job has processes, as the user's CUDA_VISIBLE_DEVICES numbers them, each with its
+        lock as an open file. {} without GPUs. Raises SlotsBusyError where not all are free; then none is taken."""
+        locks: dict[int, int | None] = {}
+        for _, _, gpu in self._gpus:
+            if gpu not in taken and len(locks) < spec.processes and (lock := _lock(gpu)) is not None:
+                locks[gpu] = lock
+        if len(locks) == spec.processes or not self._gpus:
+            return locks
+        for lock in locks.values():
+            if lock is not None:
+                os.close(lock)
+        if spec.processes == 1 and self._slots > len(self._gpus):
+            return {self._gpus[0][2]: None}  # more slots than GPUs: the user asked to share
+        raise SlotsBusyError(
+            f"`{spec.label}` cannot start: it takes {spec.processes} GPU(s), and {len(locks)} of the "
+            f"{len(self._gpus)} of this machine are free. The others belong to other jobs, maybe of another crew."
+        )
 
     def _process(self, handle: JobHandle) -> psutil.Process | None:
         """The live process of a handle; a finished child of ours is reaped on the way."""
@@ -348,6 +384,23 @@ def _available_gib() -> float:
     except OSError:
         pass  # no cgroup v2 here: the kernel's number stands
     return max(0.0, available) / 2**30
+
+
+def _lock(gpu: int) -> int | None:
+    """The lock of a GPU as an open file, or None where another job has it. Who has the file open holds the lock, and
+    the kernel lets go of it with the last process of a job, however that ends."""
+    folder = Path(tempfile.gettempdir()) / f"posttrain-crew-gpus-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(folder / f"{gpu}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JobError(f"the lock of GPU {gpu} cannot be opened in {folder} ({error.strerror or error}).") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _gpus() -> list[tuple[str, float, int]]:

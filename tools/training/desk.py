@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import Decision, Experiment, JobStarted, TrainingSet
-from posttrain_crew.errors import ConfigError, CrewError, GateError, InputError
+from posttrain_crew.errors import BudgetError, ConfigError, CrewError, GateError, InputError
 from posttrain_crew.files import canonical_json, sha256_text
 from posttrain_crew.settings import Settings
 from posttrain_crew.state import ExperimentView, RunState
 from posttrain_crew.target import Training
-from posttrain_crew.tools.compute.jobs import JobRequest, launch, poll
+from posttrain_crew.tools.compute.jobs import JobRequest, launch_many, poll
 from posttrain_crew.tools.tool import agent_tool
 from posttrain_crew.tools.training.config import RewardSpec, TrainingConfig, check_trainer, trainer_value
 from posttrain_crew.tools.training.diagnose import diagnose
@@ -21,6 +23,7 @@ from posttrain_crew.tools.training.estimate import estimate_seconds, memory_gib,
 from posttrain_crew.tools.training.ladder import Room
 from posttrain_crew.tools.training.metrics import METRICS_FILE, read_metrics
 from posttrain_crew.tools.training.preflight import job_config, preflight
+from posttrain_crew.tools.training.spread import Spread, spread_over
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["TrainingDesk", "running_jobs", "starting_point"]
@@ -47,6 +50,7 @@ SLOWER_THAN_PLANNED = 4.0
 LEAST_SECONDS = 300.0
 SAVING_SECONDS = 60.0
 """Between the clean stop and the hard one: the last step and the saving of the model."""
+MOST_SEEDS = 5
 ADAPTER: Changes = {"use_peft": True, "lora_r": 16, "lora_alpha": 32, "lora_target_modules": "all-linear"}
 """What is proposed where all weights do not fit."""
 ADAPTER_RATE = 10.0
@@ -69,7 +73,8 @@ class TrainingDesk:
         return {
             "device": capacity.device,
             "slots": capacity.slots,
-            "free_slots": max(0, capacity.slots - len(running_jobs(workspace))),
+            "free_slots": max(0, capacity.slots - _held(running_jobs(workspace))),
+            "devices_per_job": capacity.devices_per_job,
             "memory_gib_per_job": capacity.device_memory_gib,
             "threads_per_job": capacity.threads_per_job,
             "description": capacity.description,
@@ -95,7 +100,9 @@ class TrainingDesk:
     ) -> dict[str, Any]:
         """Work out a training job without launching it: its full config, steps, seconds, memory and every problem.
 
-        Where no batch of all weights fits the memory and a LoRA adapter does, `adapter` holds the changes for one.
+        Where one device is not enough and several of this machine are, `spread` says how the launch will use them: the
+        effective batch stays as ordered. Where no batch of all weights fits the memory and a LoRA adapter does,
+        `adapter` holds the changes for one.
         """
         workspace = self._workspace
         problems: list[str] = []
@@ -125,6 +132,7 @@ class TrainingDesk:
                 )
 
             answer["memory_gib"] = round(memory(config.trainer), 2)
+            spread = spread_over(config, shape, ts.body.max_tokens, capacity)
         except CrewError as error:
             problems.append(str(error))
             return {**answer, "problems": problems}
@@ -132,7 +140,9 @@ class TrainingDesk:
             problems.append(f"{training_set} was prepared for {ts.body.method}, not for {method}.")
         if not ts.body.contamination.passed:
             problems.append(f"{training_set} did not pass the contamination check.")
-        if answer["memory_gib"] > (have := capacity.device_memory_gib):
+        if spread is not None:
+            answer["spread"] = spread.told()
+        elif answer["memory_gib"] > (have := capacity.device_memory_gib):
             problems.append(f"it needs {answer['memory_gib']} GiB, and a job has {have} GiB.")
             if (changed := _adapter(method, config.trainer, memory, have)) is not None:
                 answer["adapter"] = changed
@@ -154,50 +164,55 @@ class TrainingDesk:
         recipe: Annotated[str | None, "id of the recipe entry behind it"] = None,
         purpose: Annotated[Literal["candidate", "ablation", "remedy"], "why it is run"] = "candidate",
         ablates: Annotated[str | None, "for an ablation: the experiment of which one part is left out"] = None,
+        seeds: Annotated[
+            list[int] | None, "2 to 5 seeds: the same experiment once for each; leave it out for one with the run's own"
+        ] = None,
     ) -> dict[str, Any]:
         """Put an experiment on the blackboard, check it (with a two-step smoke run) and start its training job.
 
         Returns at once after the checks; the job goes on by itself. An experiment that was tried before is not run
         again. Only `changes` alter the target's starting points: values of papers about much larger models are not
-        applied by themselves.
+        applied by themselves. With `seeds` each seed is an experiment of its own, listed in `experiments`.
         """
         workspace = self._workspace
         ts = workspace.board.typed(training_set, TrainingSet)
         config = _config(workspace, method, ts, parent, dict(changes))
-        recorded = _recorded(config)
-        key = _key(method, ts.body.sha256, parent, recorded, config.seed)
-        existing = workspace.board.by_key(key)
-        if existing is not None:
-            view = RunState.of(workspace.board).experiments[existing.id]
-            if view.jobs or view.decision is not None:
-                return _answer(view.entry, view.jobs[-1].id if view.jobs else None, False, _tried(view))
-        capacity = workspace.compute.capacity()
-        own = existing.id if existing is not None else None  # its smoke run may have outlived a killed session
-        busy = [job for job in running_jobs(workspace) if own is None or job.body.subject != own]
-        if len(busy) >= capacity.slots:
-            raise GateError(
-                f"no free slot: {', '.join(job.body.label for job in busy)} run on the {capacity.slots} slot(s). "
-                "Wait for one to end, or do other work meanwhile."
-            )
-        refs = [ts.id, *([parent] if parent != "base" else []), *([recipe] if recipe else [])]
-        experiment = workspace.board.post(
-            Experiment(
+        spread = _spread(workspace, config, ts)
+        if seeds is not None:
+            _check_seeds(workspace, config, ts, spread, seeds)
+
+        def body(seed: int) -> Experiment:
+            return Experiment(
                 parent=parent,
                 hypothesis=hypothesis,
                 method=method,
                 training_set=ts.id,
                 recipe=recipe,
-                config=recorded,
+                config=_recorded(config),
                 purpose=purpose,
                 ablates=ablates,
-                seed=config.seed,
-            ),
-            author="trainer",
-            refs=[*refs, *([ablates] if ablates and ablates not in refs else [])],
-            status="hypothesis",
-            key=key,
-        )
-        return _check_and_launch(workspace, experiment, config, ts)
+                seed=seed,
+            )
+
+        refs = [ts.id, *([parent] if parent != "base" else []), *([recipe] if recipe else [])]
+        refs += [ablates] if ablates and ablates not in refs else []
+        answers: list[dict[str, Any]] = []
+        requests: list[JobRequest] = []
+        for seed in seeds or [config.seed]:
+            one = config.model_copy(update={"seed": seed})
+            answer, request = _prepared(workspace, body(seed), refs, one, ts, spread, waits=bool(requests))
+            answers.append(answer)
+            if request is not None:
+                requests.append(request)
+            elif answer["refused"]:
+                break  # what failed for one seed fails for the next
+        jobs = {job.body.subject: job.id for job in launch_many(workspace, requests)}
+        for answer in answers:
+            answer["job"] = jobs.get(answer["experiment"], answer["job"])
+        told = next((answer for answer in answers if answer["launched"]), answers[0])
+        for answer in answers:
+            answer.pop("refused")
+        return told if seeds is None else {**told, "experiments": [dict(answer) for answer in answers]}
 
     @agent_tool
     def diagnose_experiment(
@@ -226,15 +241,83 @@ def running_jobs(workspace: Workspace) -> list[Entry[JobStarted]]:
     return [job for job in RunState.of(workspace.board).running if poll(workspace, job) in ("queued", "running")]
 
 
-def _check_and_launch(
-    workspace: Workspace, experiment: Entry[Experiment], config: TrainingConfig, ts: Entry[TrainingSet]
-) -> dict[str, Any]:
-    result, refs = preflight(workspace, config, ts, experiment.id)
+def _held(jobs: Sequence[Entry[JobStarted]]) -> int:
+    """Slots that jobs hold: one for each process."""
+    return sum(job.body.nodes * job.body.processes for job in jobs)
+
+
+def _spread(workspace: Workspace, config: TrainingConfig, ts: Entry[TrainingSet]) -> Spread | None:
+    """How the job is run on several devices; None where one is enough, and where the preflight says what is wrong."""
+    try:
+        checked = config.model_copy(update={"trainer": check_trainer(config.method, config.trainer)})
+        shape = model_shape(Path(config.model))
+        return spread_over(checked, shape, ts.body.max_tokens, workspace.compute.capacity())
+    except CrewError:
+        return None
+
+
+def _check_seeds(
+    workspace: Workspace, config: TrainingConfig, ts: Entry[TrainingSet], spread: Spread | None, seeds: list[int]
+) -> None:
+    """Raises InputError for seeds that make no comparison, BudgetError where not all of them fit what is left."""
+    if not 2 <= len(seeds) <= MOST_SEEDS or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise InputError(f"`seeds` must be 2 to {MOST_SEEDS} different whole numbers from 0 on, but are {seeds}.")
+    each = estimate_seconds(workspace, config.method, check_trainer(config.method, config.trainer), ts.body.rows)
+    processes, budget = 1 if spread is None else spread.processes, workspace.budget
+    beside = max(1, workspace.compute.capacity().slots // processes)
+    wall, device = each * math.ceil(len(seeds) / beside), each * processes * len(seeds)
+    told = f"{len(seeds)} seeds of about {each:.0f} s each, {beside} at a time, need"
+    if wall > budget.for_experiments:
+        raise BudgetError(f"{told} {wall:.0f} s, but {budget.for_experiments:.0f} s are left. Take fewer of them.")
+    limits, used = budget.limits, budget.usage()
+    if limits.device_hours is not None and used.device_s + device > limits.device_hours * 3600:
+        left = max(0.0, limits.device_hours * 3600 - used.device_s)
+        raise BudgetError(f"{told} {device:.0f} device seconds, but {left:.0f} are left. Take fewer of them.")
+    price = (workspace.compute.price() or 0.0) * each * len(seeds) / 3600
+    if limits.usd is not None and used.usd + price > limits.usd:
+        raise BudgetError(f"{told} {price:.2f} USD, but {max(0.0, limits.usd - used.usd):.2f} are left.")
+
+
+def _prepared(
+    workspace: Workspace,
+    body: Experiment,
+    refs: list[str],
+    config: TrainingConfig,
+    ts: Entry[TrainingSet],
+    spread: Spread | None,
+    *,
+    waits: bool,
+) -> tuple[dict[str, Any], JobRequest | None]:
+    """Post one experiment and check it: the answer, and the job to launch or None.
+
+    Args:
+        waits: it belongs to a job that finds a slot, and may wait for its own.
+
+    Raises:
+        GateError: no slot is free, or too few for a job of several processes.
+    """
+    key = _key(body.method, ts.body.sha256, body.parent, body.config, config.seed)
+    existing = workspace.board.by_key(key)
+    if existing is not None:
+        view = RunState.of(workspace.board).experiments[existing.id]
+        if view.jobs or view.decision is not None:
+            return _answer(view.entry, view.jobs[-1].id if view.jobs else None, False, _tried(view)), None
+    slots, needed = workspace.compute.capacity().slots, 1 if spread is None else spread.processes
+    own = existing.id if existing is not None else None  # its smoke run may have outlived a killed session
+    busy = [job for job in running_jobs(workspace) if own is None or job.body.subject != own]
+    if not waits and _held(busy) + needed > slots:
+        more = f", and it takes {needed}" if needed > 1 else ""
+        raise GateError(
+            f"no free slot: {', '.join(job.body.label for job in busy)} run on the {slots} slot(s){more}. "
+            "Wait for one to end, or do other work meanwhile."
+        )
+    experiment = workspace.board.post(body, author="trainer", refs=refs, status="hypothesis", key=key)
+    result, supported = preflight(workspace, config, ts, experiment.id, spread)
     entry = workspace.board.post(
         result,
         author="crew",
-        refs=(experiment.id, *refs),
-        key=f"preflight:{experiment.id}:{result.config_sha256}:{refs[-1]}:{result.passed}",
+        refs=(experiment.id, *supported),
+        key=f"preflight:{experiment.id}:{result.config_sha256}:{supported[-1]}:{result.passed}",
     )
     if not result.passed:
         failed = result.checks[-1]
@@ -246,34 +329,36 @@ def _check_and_launch(
             status="decision",
             key=f"decision:{experiment.id}",
         )
-        return _answer(experiment, None, False, reason, result.estimate_seconds)
-    job = _launch(workspace, experiment, config, result.estimate_seconds, entry.id)
-    return _answer(experiment, job.id, True, "launched", result.estimate_seconds)
+        return _answer(experiment, None, False, reason, result.estimate_seconds, refused=True), None
+    request = _request(workspace, experiment, config, result.estimate_seconds, entry.id, spread)
+    return _answer(experiment, None, True, "launched", result.estimate_seconds), request
 
 
-def _launch(
+def _request(
     workspace: Workspace,
     experiment: Entry[Experiment],
     config: TrainingConfig,
     estimate: float,
     preflight_id: str,
-) -> Entry[JobStarted]:
+    spread: Spread | None,
+) -> JobRequest:
     left = max(30.0, workspace.budget.for_experiments - SAVING_SECONDS)
     limit = min(max(LEAST_SECONDS, SLOWER_THAN_PLANNED * estimate), left)
     # a job that is killed is started again with this very config: `resume` then finds its last checkpoint
     config = config.model_copy(update={"max_seconds": round(limit, 1), "resume": True, "run_name": experiment.id})
-    request = JobRequest(
+    return JobRequest(
         label=experiment.id,
         role="train",
         subject=experiment.id,
         module=f"posttrain_crew.tools.training.{config.method}",
         directory=workspace.run.experiments / experiment.id,
-        config=job_config(config),
+        config=job_config(config if spread is None else spread.applied(config)),
         estimate_seconds=estimate,
         refs=(experiment.id, preflight_id),
         timeout_s=limit + SAVING_SECONDS,  # it stops itself first, and keeps its model
+        processes=1 if spread is None else spread.processes,
+        environment={} if spread is None else spread.launch.environment(),
     )
-    return launch(workspace, request)
 
 
 def _config(
@@ -365,7 +450,13 @@ def _tried(view: ExperimentView) -> str:
 
 
 def _answer(
-    experiment: Entry[Experiment], job: str | None, launched: bool, reason: str, estimate: float | None = None
+    experiment: Entry[Experiment],
+    job: str | None,
+    launched: bool,
+    reason: str,
+    estimate: float | None = None,
+    *,
+    refused: bool = False,
 ) -> dict[str, Any]:
     return {
         "experiment": experiment.id,
@@ -373,4 +464,5 @@ def _answer(
         "launched": launched,
         "reason": reason,
         "estimate_seconds": estimate,
+        "refused": refused,
     }

@@ -30,6 +30,7 @@ from posttrain_crew.tools.training.ladder import Refusal, Room, Settings, first_
 from posttrain_crew.tools.training.rewards import check_rewards, check_rows, columns_of
 from posttrain_crew.tools.training.rows import read_rows
 from posttrain_crew.tools.training.session import SMOKE_STEPS
+from posttrain_crew.tools.training.spread import Spread
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["config_sha256", "job_config", "preflight", "smoke_label"]
@@ -60,12 +61,18 @@ def config_sha256(config: TrainingConfig) -> str:
 
 
 def preflight(
-    workspace: Workspace, config: TrainingConfig, training_set: Entry[TrainingSet], subject: str
+    workspace: Workspace,
+    config: TrainingConfig,
+    training_set: Entry[TrainingSet],
+    subject: str,
+    spread: Spread | None = None,
 ) -> tuple[Preflight, tuple[str, ...]]:
     """Check a job before its launch. Blocks for the smoke run, seconds to minutes.
 
     Args:
+        config: as ordered, for one process.
         subject: id of the experiment that is to be launched.
+        spread: how it is run on several devices; the smoke run is then of the same shape.
 
     Returns:
         The result, and the ids of the entries that support it.
@@ -74,16 +81,17 @@ def preflight(
         JobError: the backend refused the smoke run. A failed check is no error.
     """
     estimates, refs = _Estimates(), [training_set.id]
+    job = config if spread is None else spread.applied(config)
     checks: list[PreflightCheck] = []
     steps: list[tuple[str, Callable[[], str]]] = [
-        ("config", lambda: _check_config(workspace, config)),
+        ("config", lambda: _check_config(workspace, job)),
         ("data", lambda: _check_data(workspace, config, training_set)),
         ("parent", lambda: _check_parent(config)),
         ("rewards", lambda: _check_rewards(config)),
-        ("memory", lambda: _check_memory(workspace, config, training_set.body, estimates)),
+        ("memory", lambda: _check_memory(workspace, job, training_set.body, estimates, spread)),
         ("disk", lambda: _check_disk(workspace, config)),
         ("time", lambda: _check_time(workspace, config, training_set.body, estimates)),
-        ("smoke", lambda: _check_smoke(workspace, config, subject, refs)),
+        ("smoke", lambda: _check_smoke(workspace, job, subject, refs, spread)),
     ]
     for name, check in steps:
         try:
@@ -92,7 +100,7 @@ def preflight(
             checks.append(PreflightCheck(name=name, ok=False, detail=str(error)[:1000]))
             break
     result = Preflight(
-        config_sha256=config_sha256(config),
+        config_sha256=config_sha256(job),
         passed=len(checks) == len(steps) and all(check.ok for check in checks),
         checks=checks,
         estimate_seconds=round(estimates.seconds, 1),
@@ -101,7 +109,7 @@ def preflight(
     return result, tuple(refs)
 
 
-def smoke_label(config: TrainingConfig, shape: ModelShape) -> str:
+def smoke_label(config: TrainingConfig, shape: ModelShape, spread: Spread | None = None) -> str:
     """Label of the smoke run of a config: equal for all configs that stress a machine alike.
 
     The data is not part of it: the smoke run takes the longest rows, and how long rows may be is a trainer field.
@@ -109,7 +117,10 @@ def smoke_label(config: TrainingConfig, shape: ModelShape) -> str:
     fields = {name: value for name, value in config.trainer.items() if name not in NOT_IN_SMOKE}
     rewards = [spec.name for spec in config.reward]
     model = [shape.architecture, shape.parameters, shape.layers, shape.hidden, shape.vocabulary]
-    return f"smoke-{sha256_text(canonical_json([config.method, model, fields, rewards, config.dtype]))[:12]}"
+    alike: list[Any] = [config.method, model, fields, rewards, config.dtype]
+    if spread is not None:
+        alike += [spread.processes, spread.launch.profile]
+    return f"smoke-{sha256_text(canonical_json(alike))[:12]}"
 
 
 def _check_config(workspace: Workspace, config: TrainingConfig) -> str:
@@ -176,9 +187,19 @@ def _check_rewards(config: TrainingConfig) -> str:
 
 
 def _check_memory(
-    workspace: Workspace, config: TrainingConfig, training_set: TrainingSet, estimates: _Estimates
+    workspace: Workspace,
+    config: TrainingConfig,
+    training_set: TrainingSet,
+    estimates: _Estimates,
+    spread: Spread | None,
 ) -> str:
     capacity = workspace.compute.capacity()
+    if spread is not None:
+        estimates.memory_gib = spread.memory_gib
+        return (
+            f"about {spread.memory_gib:.1f} of {capacity.device_memory_gib:.1f} GiB on each of {spread.processes} "
+            f"devices with {spread.launch.profile}"
+        )
     shape, have, on_cpu = model_shape(Path(config.model)), capacity.device_memory_gib, capacity.device == "cpu"
 
     def needed(trainer: Mapping[str, Any]) -> float:
@@ -227,19 +248,23 @@ def _check_time(workspace: Workspace, config: TrainingConfig, training_set: Trai
     return f"about {need:.0f} of {have:.0f} s"
 
 
-def _check_smoke(workspace: Workspace, config: TrainingConfig, subject: str, refs: list[str]) -> str:
-    label = smoke_label(config, model_shape(Path(config.model)))
+def _check_smoke(
+    workspace: Workspace, config: TrainingConfig, subject: str, refs: list[str], spread: Spread | None
+) -> str:
+    label = smoke_label(config, model_shape(Path(config.model)), spread)
     earlier = _finished(workspace, label)
     if earlier is not None:
         refs.append(earlier.id)
         return _told(earlier.body, f"passed before, as {earlier.id}")
     smoke = config.model_copy(update={"smoke": True, "resume": False, "max_seconds": None, "trackio_project": None})
-    outcome = wait(workspace, launch(workspace, _smoke_request(workspace, smoke, label, subject)))
+    outcome = wait(workspace, launch(workspace, _smoke_request(workspace, smoke, label, subject, spread)))
     refs.append(outcome.id)
     return _told(outcome.body, f"{outcome.body.steps} steps in {outcome.body.wall_s:.0f} s")
 
 
-def _smoke_request(workspace: Workspace, smoke: TrainingConfig, label: str, subject: str) -> JobRequest:
+def _smoke_request(
+    workspace: Workspace, smoke: TrainingConfig, label: str, subject: str, spread: Spread | None
+) -> JobRequest:
     attempts = sum(1 for job in workspace.board.of(JobStarted) if job.body.label.split(".")[0] == label)
     pending = [job for job in _jobs(workspace, label) if _outcome_of(workspace, job.body.label) is None]
     # a smoke run that failed for this config may pass once the machine is better: a new attempt, not the old answer
@@ -254,6 +279,8 @@ def _smoke_request(workspace: Workspace, smoke: TrainingConfig, label: str, subj
         config=job_config(smoke),
         estimate_seconds=estimate_seconds(workspace, smoke.method, one_step, rows=1),
         attempt=max(1, attempts + (0 if pending else 1)),
+        processes=1 if spread is None else spread.processes,
+        environment={} if spread is None else spread.launch.environment(),
     )
 
 

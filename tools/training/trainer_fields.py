@@ -60,7 +60,7 @@ RESERVED: dict[str, str] = {
     "trackio_space_id": "tracking stays on this machine",
     "trackio_bucket_id": "tracking stays on this machine",
     "trackio_static_space_id": "tracking stays on this machine",
-    "push_to_hub": "a job never uploads; publish the run's final_model/ yourself",
+    "push_to_hub": "a job never uploads; `crew push RUN --to OWNER/NAME` publishes final_model/ when you approve",
     "reward_weights": "use the job-level key `reward` with a weight for each",
     "resume_from_checkpoint": "use the job-level key `resume`",
     "logging_nan_inf_filter": "crew keeps NaN visible, because the watch rules need it",
