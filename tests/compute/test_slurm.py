@@ -224,7 +224,7 @@ def test_a_node_that_dies_fails_the_job_and_the_run_starts_it_once_more_on_the_o
     directory = run.run.experiments / "exp-1"
     directory.mkdir(parents=True)
     monkeypatch.setenv("CREW_TEST_DIARY", str(diary))
-    job = launch(run, JobRequest("exp-1", "train", "exp-1", "job_that_tells_where", directory, {}, 60.0))
+    job = launch(run, JobRequest("exp-1", "evaluate", "base", "job_that_tells_where", directory, {}, 60.0))
     until(lambda: diary.exists())
     collector = Collector(run)
     handle = handle_of(run, job)

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtur
 
 def test_the_embedded_run_improves_the_base(tmp_path: Path) -> None:
     """`make run`: verdict improved, and every law kept on the way."""
-    done = crew("run", "posttrain", "--target", "gpqa-mini", "--runs-dir", str(tmp_path), "--json")
+    done = crew("run", "posttrain", "--target", "gpqa-mini", "--hours", "0.16", "--runs-dir", str(tmp_path), "--json")
     assert done.code == 0, done.stderr[-3000:]
     result = done.last
     assert result["verdict"] == "improved"
