@@ -152,12 +152,12 @@ def test_the_tokenizer_survives_saving_and_auto_loading(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_base_knows_much_and_formats_little() -> None:
-    """Makes the model unless the cache has it (about two minutes on two cores)."""
+def test_the_base_knows_much_and_formats_little(base_model: Path) -> None:
+    """On the machine's copy, which is made where there is none (about two minutes on two cores)."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = ensure_base(default_cache_dir())
+    folder = base_model
     report = json.loads((folder / "pretraining.json").read_text())
     assert 0.5e6 < report["parameters"] < 3e6
     tokenizer = AutoTokenizer.from_pretrained(folder)
