@@ -10,7 +10,7 @@ from posttrain_crew.crews.cli_common import JsonFlag, console, echo_json
 from posttrain_crew.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from posttrain_crew.tools.training.memory import Method
+    from posttrain_crew.entries import Method
     from posttrain_crew.tools.training.planner import Plan
 
 __all__ = ["register"]

@@ -6,7 +6,6 @@ reads back what the Hub has. Nothing else in crew uploads a model: `push_to_hub`
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import tempfile
@@ -36,6 +35,7 @@ from posttrain_crew.files import sha256_file, sha256_text
 from posttrain_crew.redact import redact
 from posttrain_crew.rundir import RunDirectory
 from posttrain_crew.state import RunState
+from posttrain_crew.tools.services.hub_client import client_errors, without_progress_bars
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -199,7 +199,7 @@ def hub_api(endpoint: str | None = None) -> HfApi:
     """
     from huggingface_hub import HfApi, constants, get_token
 
-    importlib.import_module("huggingface_hub.utils").disable_progress_bars()
+    without_progress_bars()
     if constants.is_offline_mode():
         raise InputError("HF_HUB_OFFLINE is set, so the Hub cannot be reached: unset it to push.")
     token = get_token()
@@ -319,16 +319,10 @@ def _differences(api: HfApi, repo: str, revision: str, parcel: Parcel) -> list[s
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises for a bad answer and for none: 1.x is on httpx, 2.x on httpx2."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    """As the client's own, and for a file that it should have fetched and has not."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    found: list[type[Exception]] = [HfHubHTTPError, LocalEntryNotFoundError]
-    for library in ("httpx", "httpx2"):
-        try:
-            found.append(importlib.import_module(library).HTTPError)
-        except ImportError:
-            continue
-    return tuple(found)
+    return *client_errors(), LocalEntryNotFoundError
 
 
 def _typed(error: Exception, what: str) -> CrewError:

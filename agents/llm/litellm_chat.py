@@ -7,7 +7,6 @@ and cuts their context window to 8k tokens. Left out: streaming, since no agent'
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
 
 from crewai import BaseLLM
@@ -19,11 +18,11 @@ from posttrain_crew.agents.llm.text_tools import flatten, parse
 from posttrain_crew.agents.llm.usage import OnUsage, ignore_usage
 from posttrain_crew.errors import AgentError, CrewError
 from posttrain_crew.redact import redact
+from posttrain_crew.tools.services.llm_request import ATTEMPTS, complete, denied, price
 
 __all__ = ["LiteLLMChat"]
 
-_ATTEMPTS = 5
-_LONGEST_WAIT = 60.0
+_ATTEMPTS = ATTEMPTS
 _CHARS_PER_TOKEN = 3.5
 _log = logging.getLogger(__name__)
 
@@ -77,17 +76,7 @@ class LiteLLMChat(BaseLLM):
 
     def price(self, tokens_in: int, tokens_out: int) -> float | None:
         """USD of a call, or None where neither the user nor litellm's map names a price."""
-        if self.price_in is not None and self.price_out is not None:
-            return tokens_in * self.price_in + tokens_out * self.price_out
-        import litellm
-
-        try:
-            cost_in, cost_out = litellm.cost_per_token(
-                model=self.model, prompt_tokens=tokens_in, completion_tokens=tokens_out
-            )
-        except Exception:  # noqa: BLE001 - litellm raises several bare types for a model that it has no price for
-            return None
-        return float(cost_in) + float(cost_out)
+        return price(self.model, tokens_in, tokens_out, self.price_in, self.price_out)
 
     def call(
         self,
@@ -166,49 +155,29 @@ class LiteLLMChat(BaseLLM):
         return text, usage
 
     def _complete(self, chat: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
-        """One request, with retries of what can pass: busy, down, broken answers. BadRequestError passes through."""
-        import litellm
+        """One request with its retries. BadRequestError passes through."""
         from litellm import exceptions
 
-        litellm.suppress_debug_info = True
-        request: dict[str, Any] = {
-            "model": self.model,
-            "messages": chat,
-            "timeout": self.timeout,
-            "num_retries": 0,
-            "max_retries": 0,
-            "drop_params": True,
-            "_skip_mcp_handler": True,  # needs a newer `mcp` than crewai allows (some litellm versions)
-        }
-        optional = {
-            "api_base": self.base_url,
-            "api_key": self.api_key,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-            "tools": tools or None,
-        }
-        request.update({name: value for name, value in optional.items() if value is not None})
-        refusals = (exceptions.AuthenticationError, exceptions.PermissionDeniedError, exceptions.NotFoundError)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                return litellm.completion(**request)
-            except exceptions.BadRequestError:
-                raise
-            except refusals as error:
-                raise self._failed(error, "check the model's name, the key and the address") from error
-            except Exception as error:
-                if attempt == _ATTEMPTS:
-                    raise self._failed(error, f"{_ATTEMPTS} attempts failed") from error
-                time.sleep(self._wait(error, attempt))
-        raise AssertionError("unreachable")
-
-    def _wait(self, error: Exception, attempt: int) -> float:
-        headers = getattr(getattr(error, "response", None), "headers", None) or {}
         try:
-            return min(_LONGEST_WAIT, float(headers["retry-after"]))
-        except (KeyError, ValueError):
-            return float(min(_LONGEST_WAIT, self.retry_wait * 2 ** (attempt - 1)))
+            return complete(
+                self.model,
+                chat,
+                timeout_s=self.timeout,
+                retry_wait_s=self.retry_wait,
+                attempts=_ATTEMPTS,
+                api_base=self.base_url,
+                api_key=self.api_key,
+                temperature=self.temperature,
+                max_tokens=self.max_tokens,
+                seed=self.seed,
+                tools=tools or None,
+            )
+        except exceptions.BadRequestError:
+            raise
+        except Exception as error:
+            refused = isinstance(error, denied())
+            what = "check the model's name, the key and the address" if refused else f"{_ATTEMPTS} attempts failed"
+            raise self._failed(error, what) from error
 
     def _count(self, answer: Any) -> dict[str, Any]:
         found = getattr(answer, "usage", None)

@@ -9,7 +9,6 @@ Prices are those of the Hub's own list at the time; what has no price there is n
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -42,6 +41,7 @@ from posttrain_crew.tools.compute.hf_hardware import Flavor, flavors
 from posttrain_crew.tools.compute.hf_logs import LogFollower, complete_lines
 from posttrain_crew.tools.compute.names import cluster_name, root_of, tag_of
 from posttrain_crew.tools.compute.record import add_to_outcome, read_record, write_record
+from posttrain_crew.tools.services.hub_client import client_errors, without_progress_bars
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, JobInfo
@@ -75,7 +75,7 @@ class HfJobsCompute(Backend):
     def __init__(self, slots: int = 0, settings: HfJobsSettings | None = None, token: str | None = None) -> None:
         from huggingface_hub import HfApi, constants, get_token
 
-        importlib.import_module("huggingface_hub.utils").disable_progress_bars()  # they would run over the run's view
+        without_progress_bars()
         self._settings = settings or read_settings(HfJobsSettings)
         self._slots = slots or self._settings.slots
         self._token = token or get_token()
@@ -103,7 +103,7 @@ class HfJobsCompute(Backend):
             return self._settings.namespace
         try:
             return str(self._api.whoami()["name"])
-        except _client_errors() as error:
+        except client_errors() as error:
             raise JobError(f"the Hub does not say whose the token is: {error}. Set CREW_HF_JOBS_NAMESPACE.") from error
 
     def submit(self, spec: JobSpec) -> JobHandle:
@@ -131,7 +131,7 @@ class HfJobsCompute(Backend):
                 fields = {"name": name, "before": complete_lines(directory / LOG_FILE), "flavor": self._settings.flavor}
                 write_record(directory, self.name, spec.label, None, **fields)
                 job_id = self._run_job(spec, name, tag, code)
-            except _client_errors() as error:
+            except client_errors() as error:
                 raise self._failure(error, spec.label) from error
             write_record(directory, self.name, spec.label, job_id, **fields)
             self._seen.pop(tag, None)
@@ -145,7 +145,7 @@ class HfJobsCompute(Backend):
         with self._lock:
             try:
                 return self._known(label, directory.resolve(), fresh=False)
-            except _client_errors() as error:
+            except client_errors() as error:
                 self._contact.lost(_said(error))
                 return None
 
@@ -191,7 +191,7 @@ class HfJobsCompute(Backend):
                 if time.monotonic() > deadline:
                     raise JobError(f"the job {handle.id} (`{handle.label}`) goes on after its cancellation.")
                 time.sleep(0.2)  # the Hub has no event for it
-        except _client_errors() as error:
+        except client_errors() as error:
             raise JobError(f"the job {handle.id} (`{handle.label}`) could not be cancelled: {_said(error)}") from error
         self._seen.clear()
 
@@ -213,7 +213,7 @@ class HfJobsCompute(Backend):
                 record = read_record(handle.directory, self.name, handle.label) or {}
                 name = str(record.get("name") or cluster_name(handle.directory, handle.label))
                 bring_back(self._api, self._repo, name, handle.directory)
-            except _client_errors() as error:
+            except client_errors() as error:
                 raise JobError(f"the files of `{handle.label}` cannot be fetched: {_said(error)}") from error
             if (ending := _ending(job, handle)) is not None:
                 add_to_outcome(handle.directory, *ending, wall_s=_seconds(job))
@@ -223,7 +223,7 @@ class HfJobsCompute(Backend):
         """By the label of the run. Raises JobError: the Hub does not answer."""
         try:
             jobs = self._jobs(tag_of(root), fresh=True)
-        except _client_errors() as error:
+        except client_errors() as error:
             raise JobError(f"the jobs on Hugging Face cannot be listed: {_said(error)}") from error
         return [
             JobHandle(str((job.environment or {}).get("CREW_JOB_LABEL", job.id)), self.name, root, job.id)
@@ -235,7 +235,7 @@ class HfJobsCompute(Backend):
         """USD per hour of the flavor by the Hub's list; None where it has none, or does not answer."""
         try:
             flavor = self._hardware().get(self._settings.flavor)
-        except _client_errors() as error:
+        except client_errors() as error:
             self._contact.lost(_said(error))
             return None
         return None if flavor is None else flavor.usd_per_hour
@@ -244,7 +244,7 @@ class HfJobsCompute(Backend):
         """What the flavor has. Raises JobError: the Hub does not answer. ConfigError: there is no such flavor."""
         try:
             known = self._hardware()
-        except _client_errors() as error:
+        except client_errors() as error:
             if self._last is not None:
                 return self._last
             raise JobError(f"the Hub's list of hardware cannot be had: {_said(error)}") from error
@@ -315,7 +315,7 @@ class HfJobsCompute(Backend):
                 labels={"crew-run": tag, "crew-job": name},
                 namespace=self.namespace,
             )
-        except _client_errors() as error:
+        except client_errors() as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status is not None and status not in _TRY_LATER:
                 raise
@@ -360,7 +360,7 @@ class HfJobsCompute(Backend):
         try:
             jobs = self._jobs(tag_of(root_of(handle.directory)), fresh=False)
             return next((job for job in jobs if job.id == handle.id), None) or self._inspect(handle.id) or _deleted()
-        except _client_errors() as error:
+        except client_errors() as error:
             self._contact.lost(_said(error))
         except JobError as error:  # the Hub did not say whose the token is
             self._contact.lost(str(error))
@@ -370,7 +370,7 @@ class HfJobsCompute(Backend):
         """One job, or None where the Hub does not have it. Raises the client's other errors."""
         try:
             return self._api.inspect_job(job_id=job_id, namespace=self.namespace)
-        except _client_errors() as error:
+        except client_errors() as error:
             if getattr(getattr(error, "response", None), "status_code", None) == 404:
                 return None
             raise
@@ -386,12 +386,12 @@ class HfJobsCompute(Backend):
         def ended() -> bool:
             try:
                 job = self._inspect(handle.id)
-            except _client_errors():
+            except client_errors():
                 return False
             return job is None or _stage(job) in _OVER
 
         before = int(record.get("before") or 0)
-        self._followers[handle.id] = LogFollower(handle.directory, lines, ended, before, _client_errors())
+        self._followers[handle.id] = LogFollower(handle.directory, lines, ended, before, client_errors())
 
     def _failure(self, error: Exception, label: str) -> Exception:
         """The typed form of what the client raised at a submission."""
@@ -409,19 +409,6 @@ class HfJobsCompute(Backend):
                 f"Hugging Face refuses `{label}`: the token may not do this for `{self.namespace}`. {_said(error)}"
             )
         return JobError(f"Hugging Face refuses `{label}`: {_said(error)}")
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises for a bad answer and for none: 1.x is on httpx, 2.x on httpx2."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    found: list[type[Exception]] = [HfHubHTTPError]
-    for library in ("httpx", "httpx2"):
-        try:
-            found.append(importlib.import_module(library).HTTPError)
-        except ImportError:
-            continue
-    return tuple(found)
 
 
 def _said(error: Exception) -> str:

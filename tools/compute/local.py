@@ -46,11 +46,9 @@ from posttrain_crew.tools.compute.base import (
 )
 from posttrain_crew.tools.compute.command import job_command, job_variables
 from posttrain_crew.tools.compute.limits import limit_memory, release, was_out_of_memory
-from posttrain_crew.tools.compute.record import add_to_outcome
+from posttrain_crew.tools.compute.record import JOB_FILE, add_to_outcome, load_record
 
 __all__ = ["JOB_FILE", "LOG_FILE", "LocalCompute"]
-
-JOB_FILE = "job.json"
 
 _TIMEOUT_GRACE_S = 2.0
 _LEAVING_S = 15.0
@@ -319,16 +317,7 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 def _read_record(directory: Path) -> dict[str, Any] | None:
     """`job.json`, or None where there is none. Raises JobError on a file that crew did not write."""
-    path = directory / JOB_FILE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise JobError(f"{path} cannot be read ({error}): delete it if no job of this directory runs.") from error
-    if not isinstance(record, dict) or not {"label", "pid", "create_time", "timeout_s", "started_at"} <= record.keys():
-        raise JobError(f"{path} is no record of a job: delete it if no job of this directory runs.")
-    return record
+    return load_record(directory, {"label", "pid", "create_time", "timeout_s", "started_at"})
 
 
 def _labelled() -> Iterator[tuple[int, float, str, Path]]:

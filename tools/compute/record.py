@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,23 @@ from posttrain_crew.errors import JobError
 from posttrain_crew.files import atomic_write_json
 from posttrain_crew.tools.compute.base import OUTCOME_FILE
 
-__all__ = ["JOB_FILE", "add_to_outcome", "is_open", "read_record", "write_record"]
+__all__ = ["JOB_FILE", "add_to_outcome", "is_open", "load_record", "read_record", "write_record"]
 
 JOB_FILE = "job.json"
+
+
+def load_record(directory: Path, needed: Set[str]) -> dict[str, Any] | None:
+    """`job.json` as it stands, or None where there is none. Raises JobError on a file that crew did not write."""
+    path = directory / JOB_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise JobError(f"{path} cannot be read ({error}): delete it if no job of this directory runs.") from error
+    if not isinstance(record, dict) or not needed <= record.keys():
+        raise JobError(f"{path} is no record of a job: delete it if no job of this directory runs.")
+    return record
 
 
 def read_record(directory: Path, backend: str, label: str) -> dict[str, Any] | None:
@@ -25,21 +40,15 @@ def read_record(directory: Path, backend: str, label: str) -> dict[str, Any] | N
     Raises:
         JobError: the file is not crew's, or of a job that another backend runs.
     """
-    path = directory / JOB_FILE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    record = load_record(directory, {"label"})
+    if record is None:
         return None
-    except (OSError, ValueError) as error:
-        raise JobError(f"{path} cannot be read ({error}): delete it if no job of this directory runs.") from error
-    if not isinstance(record, dict) or "label" not in record:
-        raise JobError(f"{path} is no record of a job: delete it if no job of this directory runs.")
     if record["label"] != label:
         return None
     if record.get("backend", "local") != backend:
         raise JobError(
             f"`{label}` was submitted to the backend `{record.get('backend', 'local')}`, not to `{backend}`: a run "
-            "stays with its backend. If that job is gone for good, delete " + str(path)
+            "stays with its backend. If that job is gone for good, delete " + str(directory / JOB_FILE)
         )
     return record
 

@@ -31,8 +31,6 @@ __all__ = ["Converted", "Decontaminated", "convert", "decontaminate"]
 
 BATCH = 5_000
 """Rows of a parquet row group on the way out."""
-TEMPLATE_SHOWN = 1
-"""Rows whose disagreement with the chat template is told in words; the others are counted."""
 
 
 @dataclass(frozen=True)

@@ -11,24 +11,23 @@ Left out: sampling, several answers a question, log-likelihoods of the labels.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from posttrain_crew.errors import ConfigError, CrewError, DatasetError, ModelError
+from posttrain_crew.entries import ErrorClass
+from posttrain_crew.errors import ConfigError, DatasetError, ModelError
 from posttrain_crew.files import atomic_write_json
+from posttrain_crew.tools.data.job_outcome import carry_through
+from posttrain_crew.tools.data.local_model import load_for_replies
 
 __all__ = ["ProbeConfig", "ProbeRow", "lenient_answer", "main", "run"]
-
-ProbeClass = Literal["config", "data", "model", "out_of_memory", "disk_full", "crashed"]
 
 
 class ProbeConfig(BaseModel):
@@ -92,20 +91,10 @@ def _read_rows(path: Path) -> list[ProbeRow]:
 def _generate(config: ProbeConfig, prompts: Sequence[str]) -> list[str]:
     """Greedy replies, in the order of the prompts."""
     import torch  # seconds to import
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import set_seed
 
     set_seed(config.seed)
-    if threads := os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(int(threads))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(config.model, padding_side="left")
-        model: Any = AutoModelForCausalLM.from_pretrained(config.model, dtype="auto")
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the model {config.model} does not load: {error}") from error
-    model = model.to(device).eval()
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer, model, device = load_for_replies(config.model)
     texts = [
         tokenizer.apply_chat_template([{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True)
         if tokenizer.chat_template
@@ -130,7 +119,7 @@ def _generate(config: ProbeConfig, prompts: Sequence[str]) -> list[str]:
     return replies
 
 
-def _class_of(error: BaseException) -> ProbeClass:
+def _class_of(error: BaseException) -> ErrorClass:
     if isinstance(error, ConfigError):
         return "config"
     if isinstance(error, DatasetError):
@@ -153,26 +142,14 @@ def _load(path: Path) -> ProbeConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; the exit status is 0 when it succeeded. What happened is in outcome.json either way."""
     path = Path((sys.argv[1:] if argv is None else argv)[0]).resolve()
-    started = time.monotonic()
-    outcome: dict[str, Any] = {"ok": False, "steps": 0, "checkpoint": None, "metrics": {}}
-    try:
+
+    def probe() -> dict[str, Any]:
         counts: Mapping[str, Mapping[str, int]] = run(_load(path), path.parent)
         asked = sum(count["n"] for count in counts.values())
-        outcome |= {"ok": True, "error_class": None, "message": f"{asked} questions asked", "steps": asked}
-        outcome["metrics"] = {
-            name: float(sum(count[name] for count in counts.values())) for name in ("n", "answered", "agree")
-        }
-        return 0
-    except CrewError as error:
-        outcome |= {"error_class": _class_of(error), "message": str(error)[:2000]}
-        return 1
-    except Exception as error:
-        outcome |= {"error_class": _class_of(error), "message": f"{type(error).__name__}: {str(error)[:1900]}"}
-        raise  # the trace belongs in the job's log
-    finally:
-        if "error_class" in outcome:
-            outcome["wall_s"] = round(time.monotonic() - started, 3)
-            atomic_write_json(path.parent / "outcome.json", outcome)
+        metrics = {name: float(sum(count[name] for count in counts.values())) for name in ("n", "answered", "agree")}
+        return {"message": f"{asked} questions asked", "steps": asked, "metrics": metrics}
+
+    return carry_through(path.parent, probe, _class_of)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
-import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from posttrain_crew.target import Target
 from posttrain_crew.tools.compute.base import Capacity
+from posttrain_crew.tools.services.reach import connection_problem
 
 __all__ = ["missing"]
-
-CONNECT_TIMEOUT_S = 3.0
 
 
 def missing(target: Target, capacity: Capacity) -> list[str]:
@@ -47,16 +43,10 @@ def _unreachable() -> str | None:
     """Why the Hub cannot be asked, or None. Behind a proxy it is the proxy that must answer."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return "HF_HUB_OFFLINE is set: unset it"
-    address = urlsplit(_endpoint())
-    proxies = {} if urllib.request.proxy_bypass(address.hostname or "") else urllib.request.getproxies()
-    if proxy := proxies.get(address.scheme):
-        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    port = address.port or (443 if address.scheme == "https" else 80)
-    try:
-        with socket.create_connection((address.hostname or "", port), timeout=CONNECT_TIMEOUT_S):
-            return None
-    except OSError as error:
-        return f"{address.hostname}:{port} cannot be reached ({error}): connect, or set HF_ENDPOINT to a mirror"
+    if problem := connection_problem(_endpoint()):
+        place, error = problem
+        return f"{place} cannot be reached ({error}): connect, or set HF_ENDPOINT to a mirror"
+    return None
 
 
 def _has_token() -> bool:

@@ -9,24 +9,21 @@ Services.parse("loopback")             the same clients against `python -m tests
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from posttrain_crew.errors import InputError, ServiceUnavailableError
 from posttrain_crew.settings import Settings, cache_dir
 from posttrain_crew.tools.services.cache import AnswerCache
 from posttrain_crew.tools.services.http import PATIENCE_S, Service
+from posttrain_crew.tools.services.reach import connection_problem
 
 __all__ = ["SOURCES", "Addresses", "Services", "unreachable"]
 
 SOURCES = ("shipped", "live", "loopback")
-CONNECT_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -193,21 +190,17 @@ def unreachable(services: Services) -> ServiceUnavailableError | None:
     """
     if services.addresses is None or services.shipped:
         return None
-    address = urlsplit(services.addresses.hub)
-    if "loopback" not in services.names and (proxy := getproxies().get(address.scheme)):
-        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    port = address.port or (443 if address.scheme == "https" else 80)
-    try:
-        with socket.create_connection((address.hostname or "", port), timeout=CONNECT_TIMEOUT_S):
-            return None
-    except OSError as error:
-        todo = (
-            "Start it with `python -m tests.loopback` in another terminal, or set CREW_LOOPBACK_URL."
-            if "loopback" in services.names
-            else "Connect, set HF_ENDPOINT to a mirror, or use `--sources shipped`."
-        )
-        return ServiceUnavailableError(
-            f"nothing answers at {services.addresses.hub} ({error}), and the sources {','.join(services.names)} have "
-            f"nothing else. {todo}",
-            service="huggingface",
-        )
+    loopback = "loopback" in services.names
+    problem = connection_problem(services.addresses.hub, direct=loopback)
+    if problem is None:
+        return None
+    todo = (
+        "Start it with `python -m tests.loopback` in another terminal, or set CREW_LOOPBACK_URL."
+        if loopback
+        else "Connect, set HF_ENDPOINT to a mirror, or use `--sources shipped`."
+    )
+    return ServiceUnavailableError(
+        f"nothing answers at {services.addresses.hub} ({problem[1]}), and the sources {','.join(services.names)} have "
+        f"nothing else. {todo}",
+        service="huggingface",
+    )

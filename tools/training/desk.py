@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from posttrain_crew.blackboard import Entry
-from posttrain_crew.entries import Decision, Experiment, JobStarted, TrainingSet
+from posttrain_crew.entries import Decision, Experiment, JobStarted, Method, TrainingSet
 from posttrain_crew.errors import BudgetError, ConfigError, CrewError, GateError, InputError
 from posttrain_crew.files import canonical_json, sha256_text
 from posttrain_crew.settings import Settings
@@ -28,7 +28,6 @@ from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["TrainingDesk", "running_jobs", "starting_point"]
 
-Method = Literal["sft", "dpo", "grpo"]
 Changes = dict[str, Any]
 
 METHODS: tuple[Method, ...] = ("sft", "dpo", "grpo")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
-from posttrain_crew.entries import Experiment, JobOutcome, JobStarted, TrainingSet
+from posttrain_crew.entries import Experiment, JobOutcome, JobStarted, Method, TrainingSet
 from posttrain_crew.state import RunState
 from posttrain_crew.tools.training.config import trainer_value
 from posttrain_crew.tools.training.hardware import sharding
@@ -21,7 +21,6 @@ from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["ModelShape", "estimate_seconds", "memory_gib", "model_shape", "steps_of", "trained_parameters"]
 
-Method = Literal["sft", "dpo", "grpo"]
 
 DPO_PASSES = 8 / 3
 """A pair is two rows, each with a forward pass of the reference beside forward and backward (2 units): 2 x 4 / 3 of

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from posttrain_crew.entries import Method
 from posttrain_crew.tools.training.config import trainer_value
 from posttrain_crew.tools.training.hardware import Sharding
 from posttrain_crew.tools.training.shape import ModelShape
@@ -19,7 +20,6 @@ from posttrain_crew.tools.training.shape import ModelShape
 __all__ = ["GIB", "Memory", "Part", "Vllm", "Work", "memory_of"]
 
 GIB = 2**30
-Method = Literal["sft", "dpo", "grpo"]
 
 PROCESS_GIB = 1.0
 """On a GPU the CUDA context and cuBLAS's workspaces: an assumption. On a CPU Python, torch and the trainer before a

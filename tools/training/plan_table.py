@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from posttrain_crew.entries import Method
 from posttrain_crew.errors import InputError
 from posttrain_crew.files import atomic_write_text
 from posttrain_crew.tools.training.hardware import find_cluster
-from posttrain_crew.tools.training.memory import GIB, Method
+from posttrain_crew.tools.training.memory import GIB
 from posttrain_crew.tools.training.planner import BATCHES, LENGTHS, Plan, plan, usual_request
 from posttrain_crew.tools.training.shape import known_shapes
 

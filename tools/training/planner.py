@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
+from posttrain_crew.entries import Method
 from posttrain_crew.errors import ConfigError
 from posttrain_crew.tools.training.hardware import Cluster, Device, Sharding, devices, sharding
-from posttrain_crew.tools.training.memory import GIB, VLLM_OVERHEAD_GIB, Memory, Method, Vllm, Work, memory_of
+from posttrain_crew.tools.training.memory import GIB, VLLM_OVERHEAD_GIB, Memory, Vllm, Work, memory_of
 from posttrain_crew.tools.training.shape import ModelShape
 from posttrain_crew.tools.training.steptime import StepTime, cache_rows, step_time
 

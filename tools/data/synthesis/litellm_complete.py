@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from posttrain_crew.errors import AccessDeniedError, InputError, ServiceUnavailableError
@@ -10,18 +9,13 @@ from posttrain_crew.redact import redact
 from posttrain_crew.settings import Settings
 from posttrain_crew.tools.data.synthesis.base import Message
 from posttrain_crew.tools.data.synthesis.chat import Completion, RefusedError
+from posttrain_crew.tools.services.llm_request import ATTEMPTS, complete, denied, price
 
 __all__ = ["LiteLLMComplete"]
 
-ATTEMPTS = 5
-LONGEST_WAIT_S = 60.0
-
 
 class LiteLLMComplete:
-    """One request through litellm.
-
-    litellm's own `num_retries` is not used: it tries again at once, whatever Retry-After says, and it clears the
-    process-wide setting of the same name. So busy and broken answers are retried here, as agents/llm does it.
+    """One request through litellm, with its retries (services/llm_request.py).
 
     Args:
         model: a litellm model name such as `openai/gpt-5` or `ollama/qwen3`.
@@ -50,17 +44,7 @@ class LiteLLMComplete:
     def price(self, prompt_tokens: int, completion_tokens: int) -> float | None:
         """USD, by the user's prices, else by litellm's map; None where neither knows the model."""
         settings = self._settings
-        if settings.llm_price_in is not None and settings.llm_price_out is not None:
-            return prompt_tokens * settings.llm_price_in + completion_tokens * settings.llm_price_out
-        import litellm
-
-        try:
-            cost_in, cost_out = litellm.cost_per_token(
-                model=self.model, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
-            )
-        except Exception:  # noqa: BLE001 - litellm raises several bare types for a model that it has no price for
-            return None
-        return float(cost_in) + float(cost_out)
+        return price(self.model, prompt_tokens, completion_tokens, settings.llm_price_in, settings.llm_price_out)
 
     def __call__(self, messages: list[Message], *, temperature: float, max_tokens: int, seed: int) -> Completion:
         """See `Complete`."""
@@ -71,60 +55,40 @@ class LiteLLMComplete:
         return Completion(text, sent, said, self.price(sent, said))
 
     def _ask(self, messages: list[Message], temperature: float, max_tokens: int, seed: int) -> Any:
-        import litellm
         from litellm import exceptions
 
-        litellm.suppress_debug_info = True
         key = self._settings.llm_api_key
-        request: dict[str, Any] = {
-            "model": self.model,
-            "messages": messages,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "seed": seed,
-            "timeout": self._timeout_s,
-            "num_retries": 0,
-            "max_retries": 0,
-            "drop_params": True,
-            "_skip_mcp_handler": True,  # needs a newer `mcp` than crewai allows (some litellm versions)
-        }
-        if self._settings.llm_base_url:
-            request["api_base"] = self._settings.llm_base_url
-        if key is not None:
-            request["api_key"] = key.get_secret_value()
-        denied = (exceptions.AuthenticationError, exceptions.PermissionDeniedError, exceptions.NotFoundError)
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return litellm.completion(**request)
-            except exceptions.BadRequestError as error:  # a content rule, a prompt beyond the context, a wrong name
-                if "provider not provided" in str(error).lower():
-                    raise InputError(
-                        f"litellm does not know the model `{self.model}`: write it with its provider, for example "
-                        "`openai/gpt-5`, or `openai/NAME` for a server of your own (CREW_LLM_BASE_URL)."
-                    ) from error
-                raise RefusedError(self._told(error)) from error
-            except denied as error:
-                raise AccessDeniedError(
-                    f"the model `{self.model}` could not be used: {self._told(error)} Check its name, "
-                    "CREW_LLM_BASE_URL and CREW_LLM_API_KEY.",
-                    service="llm",
-                ) from error
-            except Exception as error:
-                if attempt == ATTEMPTS:
-                    raise ServiceUnavailableError(
-                        f"the model `{self.model}` did not answer in {ATTEMPTS} attempts: {self._told(error)} What was "
-                        "sampled is kept; the same command goes on.",
-                        service="llm",
-                    ) from error
-                time.sleep(self._wait(error, attempt))
-        raise AssertionError("unreachable")
-
-    def _wait(self, error: Exception, attempt: int) -> float:
-        headers = getattr(getattr(error, "response", None), "headers", None) or {}
         try:
-            return min(LONGEST_WAIT_S, float(headers["retry-after"]))
-        except (KeyError, ValueError):
-            return float(min(LONGEST_WAIT_S, self._retry_wait_s * 2 ** (attempt - 1)))
+            return complete(
+                self.model,
+                messages,
+                timeout_s=self._timeout_s,
+                retry_wait_s=self._retry_wait_s,
+                temperature=temperature,
+                max_tokens=max_tokens,
+                seed=seed,
+                api_base=self._settings.llm_base_url or None,
+                api_key=key.get_secret_value() if key is not None else None,
+            )
+        except exceptions.BadRequestError as error:  # a content rule, a prompt beyond the context, a wrong name
+            if "provider not provided" in str(error).lower():
+                raise InputError(
+                    f"litellm does not know the model `{self.model}`: write it with its provider, for example "
+                    "`openai/gpt-5`, or `openai/NAME` for a server of your own (CREW_LLM_BASE_URL)."
+                ) from error
+            raise RefusedError(self._told(error)) from error
+        except denied() as error:
+            raise AccessDeniedError(
+                f"the model `{self.model}` could not be used: {self._told(error)} Check its name, "
+                "CREW_LLM_BASE_URL and CREW_LLM_API_KEY.",
+                service="llm",
+            ) from error
+        except Exception as error:
+            raise ServiceUnavailableError(
+                f"the model `{self.model}` did not answer in {ATTEMPTS} attempts: {self._told(error)} What was "
+                "sampled is kept; the same command goes on.",
+                service="llm",
+            ) from error
 
     def _told(self, error: Exception) -> str:
         text = " ".join(str(error).split())

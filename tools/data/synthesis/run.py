@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from posttrain_crew.entries import ErrorClass
 from posttrain_crew.errors import ConfigError, CrewError, DatasetError, ModelError
-from posttrain_crew.files import atomic_write_json
 from posttrain_crew.target import Target
 from posttrain_crew.tools.data.cleaning import read
 from posttrain_crew.tools.data.contamination import ContaminationIndex
+from posttrain_crew.tools.data.job_outcome import carry_through
 from posttrain_crew.tools.data.reader import open_dataset
 from posttrain_crew.tools.data.synthesis.base import Source
 from posttrain_crew.tools.data.synthesis.chat import Allowance, ChatSampler
@@ -36,7 +36,6 @@ from posttrain_crew.tools.data.synthesis.sources import usable_sources
 
 __all__ = ["JobConfig", "carry_out", "main"]
 
-ErrorClass = Literal["config", "data", "model", "out_of_memory", "disk_full", "crashed"]
 MAX_SOURCES = 50_000
 """Questions read of a dataset at most."""
 
@@ -129,24 +128,14 @@ def carry_out(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; the exit status is 0 when it succeeded. What happened is in outcome.json either way."""
     path = Path((sys.argv[1:] if argv is None else argv)[0]).resolve()
-    started = time.monotonic()
-    outcome: dict[str, Any] = {"ok": False, "steps": 0, "checkpoint": None, "metrics": {}}
-    try:
+
+    def synthesis() -> dict[str, Any]:
         card = carry_out(_load(path), notice=lambda text: _say(text))
-        outcome |= {"ok": True, "error_class": None, "message": f"{card.rows} rows", "steps": card.rows}
         tokens = sum(line.prompt_tokens + line.completion_tokens for line in card.usage.values())
-        outcome["metrics"] = {"rows": float(card.rows), "distinct": float(card.distinct), "tokens": float(tokens)}
-        return 0
-    except CrewError as error:
-        outcome |= {"error_class": _class_of(error), "message": str(error)[:2000]}
-        return 1
-    except Exception as error:
-        outcome |= {"error_class": _class_of(error), "message": f"{type(error).__name__}: {str(error)[:1900]}"}
-        raise  # the trace belongs in the job's log
-    finally:
-        if "error_class" in outcome:
-            outcome["wall_s"] = round(time.monotonic() - started, 3)
-            atomic_write_json(path.parent / "outcome.json", outcome)
+        metrics = {"rows": float(card.rows), "distinct": float(card.distinct), "tokens": float(tokens)}
+        return {"message": f"{card.rows} rows", "steps": card.rows, "metrics": metrics}
+
+    return carry_through(path.parent, synthesis, _class_of)
 
 
 def _load(path: Path) -> JobConfig:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from posttrain_crew.errors import DatasetError, ModelError
 from posttrain_crew.files import canonical_json, sha256_text
+from posttrain_crew.tools.data.local_model import load_for_replies
 from posttrain_crew.tools.data.synthesis.base import Message, OnSampled, Sampler, Usage
 
 __all__ = ["LocalModelSampler", "RecordedSampler"]
@@ -111,20 +111,7 @@ class LocalModelSampler:
 
     def _load(self) -> tuple[Any, Any, str]:
         if self._loaded is None:
-            import torch  # seconds to import
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-
-            if threads := os.environ.get("OMP_NUM_THREADS"):
-                torch.set_num_threads(int(threads))
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            try:
-                tokenizer: Any = AutoTokenizer.from_pretrained(self._folder, padding_side="left")
-                model: Any = AutoModelForCausalLM.from_pretrained(self._folder, dtype="auto")
-            except (OSError, ValueError, KeyError) as error:
-                raise ModelError(f"the model {self._folder} does not load: {str(error)[:500]}") from error
-            if tokenizer.pad_token is None:
-                tokenizer.pad_token = tokenizer.eos_token
-            self._loaded = tokenizer, model.to(device).eval(), device
+            self._loaded = load_for_replies(self._folder)
         return self._loaded
 
 

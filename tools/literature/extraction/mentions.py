@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from posttrain_crew.tools.literature.reading.document import Reference
@@ -168,8 +168,3 @@ def cited_reference(text: str, references: Sequence[Reference]) -> Reference | N
         if len(label := bare(reference.label)) > 6 and label in flat
     ]
     return min(placed, key=lambda item: item[0])[1] if placed else None
-
-
-def all_models(texts: Iterator[str]) -> list[str]:
-    """Names of models in many texts."""
-    return list(dict.fromkeys(name for text in texts for name in models_in(text)))
