@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 import typer.core
+import typer.main
 
 from posttrain_crew import __version__
 from posttrain_crew.crews import (
@@ -29,17 +30,44 @@ from posttrain_crew.crews import (
     cli_watch,
 )
 from posttrain_crew.crews.cli_common import EXIT_CODES, crash, echo_json, fail
-from posttrain_crew.errors import CrewError
+from posttrain_crew.errors import CrewError, PluginError
+from posttrain_crew.plugins import hooks, merged
 
 __all__ = ["app", "main"]
 
 
-class _Ordered(typer.core.TyperGroup):
-    """Lists the commands as a user meets them, not groups last."""
+class _Commands(typer.core.TyperGroup):
+    """Lists the commands as a user meets them, not groups last; then the plugins' ones.
+
+    Plugins are imported only when the list is shown or a name is not one of ours: `crew status` must answer at once.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         names = super().list_commands(ctx)
-        return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+        added = sorted(_plugin_commands(set(names)))
+        return [*sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)), *added]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or _plugin_commands(set(self.commands)).get(cmd_name)
+
+
+def _plugin_commands(ours: set[str]) -> dict[str, Any]:
+    """The plugins' commands by name.
+
+    Raises:
+        PluginError: two plugins claim a name, or one claims a name of ours, or gives no Typer app.
+    """
+    added: dict[str, Any] = {}
+    for name, given in merged(hooks().register_commands()).items():
+        if name in ours:
+            raise PluginError(f"a plugin registers the command `{name}`, which crew has itself. Rename the plugin's.")
+        if not isinstance(given, typer.Typer):
+            raise PluginError(f"the plugin's command `{name}` is {type(given).__name__}; it must be a typer.Typer app.")
+        command = typer.main.get_command(given)
+        command.name = name
+        command.params = [p for p in command.params if p.name not in ("install_completion", "show_completion")]
+        added[name] = command
+    return added
 
 
 _ORDER = (
@@ -67,7 +95,7 @@ _ORDER = (
 
 app = typer.Typer(
     name="crew",
-    cls=_Ordered,
+    cls=_Commands,
     help="A team of agents that post-trains a language model on a benchmark, and proves what it gained.",
     epilog=EXIT_CODES,
     no_args_is_help=True,

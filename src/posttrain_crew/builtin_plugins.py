@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from posttrain_crew.plugins import hookimpl
 
 if TYPE_CHECKING:
+    from crewai import BaseLLM
+
     from posttrain_crew.tools.compute.base import Compute
     from posttrain_crew.tools.data.synthesis.base import Generator, Verifier
     from posttrain_crew.tools.literature.services.base import PaperSource
@@ -101,3 +103,10 @@ def register_playbooks() -> dict[str, Callable[..., Any]]:
     from posttrain_crew.agents.playbooks import BUILTIN_PLAYBOOKS
 
     return dict(BUILTIN_PLAYBOOKS)
+
+
+@hookimpl
+def register_llms() -> dict[str, Callable[..., BaseLLM]]:
+    from posttrain_crew.agents.llm.factory import BUILTIN_LLMS
+
+    return dict(BUILTIN_LLMS)

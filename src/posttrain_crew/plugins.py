@@ -20,6 +20,9 @@ import pluggy
 from posttrain_crew.errors import PluginError
 
 if TYPE_CHECKING:
+    import typer
+    from crewai import BaseLLM
+
     from posttrain_crew.tools.compute.base import Compute
     from posttrain_crew.tools.data.synthesis.base import Generator, Verifier
     from posttrain_crew.tools.literature.services.base import PaperSource
@@ -76,6 +79,14 @@ class HookSpecs:
     @_hookspec
     def register_playbooks(self) -> dict[str, Callable[..., Any]]:  # type: ignore[empty-body]
         """Deterministic policies by role name, used when the run's LLM is `playbook`."""
+
+    @_hookspec
+    def register_llms(self) -> dict[str, Callable[..., BaseLLM]]:  # type: ignore[empty-body]
+        """Makers of LLMs by prefix: `mine` serves `--llm mine` and `--llm mine/model` (agents/llm/factory)."""
+
+    @_hookspec
+    def register_commands(self) -> dict[str, typer.Typer]:  # type: ignore[empty-body]
+        """Commands of `crew` by name: Typer apps. One with a single function is a command, one with several a group."""
 
 
 @cache

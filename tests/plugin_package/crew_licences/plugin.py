@@ -1,4 +1,4 @@
-"""A third-party specialist: a role, a tool, a policy for runs without a language model, and synthetic rows."""
+"""A third-party specialist: role, tool, policy for runs without a language model, LLM, command and synthetic rows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from posttrain_crew.agents.playbooks.conversation import Conversation, Final, ToolCall, ToolCalls
+from posttrain_crew.errors import InputError
 from posttrain_crew.plugins import hookimpl
 from posttrain_crew.tasks.contracts import AdviceResult
 from posttrain_crew.tools.sources import candidate_folders
 from posttrain_crew.tools.tool import agent_tool
 from posttrain_crew.tools.workspace import Workspace
+
+
+def _licence(card: Path) -> str:
+    return next((line for line in card.read_text().splitlines() if line.startswith("license:")), "license: none")
 
 
 class LicenceDesk:
@@ -27,9 +34,7 @@ class LicenceDesk:
 
         lines = []
         for folder in candidate_folders(self._workspace.target, cache_dir(), self._workspace.started.seed):
-            card = (folder / "README.md").read_text()
-            licence = next((line for line in card.splitlines() if line.startswith("license:")), "license: none")
-            lines.append(f"{folder.name}: {licence}")
+            lines.append(f"{folder.name}: {_licence(folder / 'README.md')}")
         return lines
 
 
@@ -57,6 +62,35 @@ def register_tools(workspace: Workspace) -> dict[str, object]:
 def register_playbooks() -> dict[str, Callable[..., Any]]:
     """Its policy."""
     return {"licences": policy}
+
+
+@hookimpl
+def register_llms() -> dict[str, Callable[..., Any]]:
+    """A model of its own, behind the prefix `licence-bot`."""
+    from posttrain_crew.agents.llm.playbook import Playbook
+
+    def make(spec: str, _settings: Any, on_usage: Any) -> Any:
+        llm = Playbook.make(on_usage)
+        llm.model = spec
+        return llm
+
+    return {"licence-bot": make}
+
+
+@hookimpl
+def register_commands() -> dict[str, typer.Typer]:
+    """`crew licences FOLDER`."""
+    app = typer.Typer()
+
+    @app.command()
+    def licences(folder: Path) -> None:
+        """Print the licence line of each dataset card below FOLDER."""
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder.")
+        for card in sorted(folder.glob("*/README.md")):
+            typer.echo(f"{card.parent.name}: {_licence(card)}")
+
+    return {"licences": app}
 
 
 @hookimpl
