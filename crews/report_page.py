@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from posttrain_crew.crews import plots
@@ -16,9 +17,14 @@ __all__ = ["page"]
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
+def _target_name(report: Mapping[str, Any]) -> str:
+    given = str(report["summary"]["target"] or "a run")
+    return Path(given).stem if given.endswith((".yaml", ".yml")) else given  # a target of the user's is given as a path
+
+
 def page(report: Mapping[str, Any]) -> str:
     """The whole page."""
-    title = f"{report['run']}: {report['summary']['target'] or 'a run'}"
+    title = f"{report['run']}: {_target_name(report)}"
     sections = [
         _head(report),
         _test(report),
@@ -77,7 +83,7 @@ def _head(report: Mapping[str, Any]) -> h.Html:
     ]
     listed = "".join(f"<div><dt>{h.text(name)}</dt><dd>{h.text(value)}</dd></div>" for name, value in facts)
     return h.Html(
-        f"<header><p class='over'>{h.text(report['run'])}</p><h1>{h.text(summary['target'] or 'run')} "
+        f"<header><p class='over'>{h.text(report['run'])}</p><h1>{h.text(_target_name(report))} "
         f"{h.badge(verdict or 'not finished', kind)}</h1>"
         f"<p class='verdict'>{h.text(report['verdict_sentence'])}</p>"
         f"{h.paragraph(report['verdict_reason'], 'reason')}"

@@ -70,10 +70,10 @@ class RunMaker:
         self.board = Blackboard(self.run.blackboard, create=True)
         self.ids: dict[str, str] = {}
 
-    def begin(self) -> None:
+    def begin(self, target: str = "gpqa-mini") -> None:
         post = self.board.post
         run = RunStarted(
-            run=self.run.id, target="gpqa-mini", base_model="builtin:gpqa-mini", base_model_path="/cache/base",
+            run=self.run.id, target=target, base_model="builtin:gpqa-mini", base_model_path="/cache/base",
             llm="playbook", seed=7, hours=0.5,
         )  # fmt: skip
         self.ids["run"] = post(run, author="crew").id

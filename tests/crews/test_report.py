@@ -110,6 +110,14 @@ def test_run_without_experiments_has_a_report(maker: Any) -> None:
     parsed(maker.run.report_html)
 
 
+def test_a_target_that_was_given_as_a_file_is_titled_by_its_name(maker: Any) -> None:
+    maker.begin(target="/home/me/targets/small.yaml")
+    report = write_report(maker.run, maker.board)
+    html = maker.run.report_html.read_text()
+    assert "<h1>small " in html
+    assert report["summary"]["target"] == "/home/me/targets/small.yaml", "the command to repeat the run needs the path"
+
+
 def test_empty_board_has_a_report(maker: Any) -> None:
     report = write_report(maker.run, maker.board)
     assert report["experiments"] == []
