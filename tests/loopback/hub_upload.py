@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -117,7 +118,18 @@ class HubUpload:
             return missing(request)
         name = "/".join((request.path_params["owner"], request.path_params["name"]))
         siblings = [{"rfilename": path} for path in sorted(repo.files)]
-        told = {"_id": "2" * 24, "id": name, "modelId": name, "sha": repo.sha, "private": repo.private, "gated": False}
+        told: dict[str, Any] = {
+            "_id": "2" * 24,
+            "id": name,
+            "modelId": name,
+            "sha": repo.sha,
+            "private": repo.private,
+            "gated": False,
+        }
+        if parameters := sum(
+            _weights(content) for path, content in repo.files.items() if path.endswith(".safetensors")
+        ):
+            told["safetensors"] = {"parameters": {"F32": parameters}, "total": parameters}
         return JSONResponse({**told, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": siblings})
 
     def _tree(self, request: Request) -> Response:
@@ -204,6 +216,15 @@ class _Made(Route):
         if match is not Match.NONE and f"{found['owner']}/{found['name']}" not in self._hub.repos:
             return Match.NONE, {}
         return match, child
+
+
+def _weights(content: bytes) -> int:
+    """Parameters, as the Hub counts them: from the header of a safetensors file; a broken one has none."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except ValueError:
+        return 0
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
 def _token(request: Request) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ import yaml
 
 from posttrain_crew.errors import ModelError
 
-__all__ = ["ModelShape", "find_shape", "known_shapes", "model_shape"]
+__all__ = ["ModelShape", "find_shape", "known_shapes", "model_shape", "shape_of"]
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _PROFILES = Path(__file__).parent / "profiles"
 
 
@@ -64,6 +66,19 @@ class ModelShape:
         """Weights of all layers, without norms and embeddings; at most what the model has."""
         return min(self.layers * self.block, self.parameters)
 
+    def config_fields(self) -> dict[str, Any]:
+        """The shape in the field names of a transformers config (Llama, Qwen3), to make a model of it."""
+        return {
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.mlp,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.query // self.heads,
+            "tie_word_embeddings": self.tied,
+        }
+
 
 def model_shape(folder: Path) -> ModelShape:
     """Read config.json and the headers of the weight files; no weights are loaded.
@@ -79,7 +94,7 @@ def model_shape(folder: Path) -> ModelShape:
     if not parameters:
         raise ModelError(f"{folder} holds no weights as *.safetensors: save the model with `save_pretrained`.")
     try:
-        return _shape(config, parameters)
+        return shape_of(config, parameters)
     except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder / 'config.json'} has no numbers where a model's shape is: {error}") from error
 
@@ -92,24 +107,34 @@ def known_shapes() -> Mapping[str, ModelShape]:
 
 
 def find_shape(model: str) -> ModelShape:
-    """The shape of a model by name (`qwen3-1.7b`, `Qwen/Qwen3-1.7B`) or folder.
+    """The shape of a model by folder, by a name that crew knows (`qwen3-1.7b`, `Qwen/Qwen3-1.7B-Base`), or on the Hub.
 
     Raises:
-        ModelError: it is neither.
+        ModelError: it is none of these.
+        ServiceError: the Hub is needed, and is down or refuses.
     """
-    name = model.lower().rsplit("/", 1)[-1]
+    if Path(model).is_dir():
+        return model_shape(Path(model))
     known = known_shapes()
-    if name in known and not Path(model).is_dir():
+    name = model.lower().removeprefix("qwen/").removesuffix("-base")  # a base model has the shape of its chat model
+    if name in known:
         return known[name]
-    if not Path(model).is_dir():
-        raise ModelError(
-            f"`{model}` is neither a model folder nor a model whose shape is known here. Known: {', '.join(known)}. "
-            "For another one, download it and give its folder."
-        )
-    return model_shape(Path(model))
+    if _HUB_ID.fullmatch(model):
+        from posttrain_crew.tools.training.hub_shape import hub_shape
+
+        return hub_shape(model)
+    raise ModelError(
+        f"`{model}` is no model folder, no `owner/name` of the Hub and no model whose shape is known here "
+        f"({', '.join(known)})."
+    )
 
 
-def _shape(config: dict[str, Any], parameters: int) -> ModelShape:
+def shape_of(config: dict[str, Any], parameters: int) -> ModelShape:
+    """From the content of a config.json.
+
+    Raises:
+        TypeError, ValueError, AttributeError: it holds something else where a number is wanted.
+    """
     text = config.get("text_config", config)
     heads = int(text.get("num_attention_heads", 1))
     hidden = int(text.get("hidden_size", 0))
