@@ -27,6 +27,7 @@ __all__ = [
     "short_name",
     "table",
     "tell_failures",
+    "tell_long_query",
     "tell_papers",
 ]
 
@@ -38,6 +39,7 @@ SourcesOption = Annotated[
 ]
 DIRECTIONS = ("references", "cited_by", "both")
 SECTION_CHARS = 12_000
+SHORTEST_LIMIT = 250  # of Hugging Face; Semantic Scholar and arXiv get 300
 
 
 def register(app: typer.Typer) -> None:
@@ -77,6 +79,7 @@ def search(
         open_access=open_access,
     )
     tell_papers(found, json_output)
+    tell_long_query(query)
 
 
 @papers_app.command()
@@ -90,23 +93,28 @@ def show(
     """One paper: what the sources know of it, the outline of its full text, or a part of the text."""
     from rich.text import Text
 
-    from posttrain_crew.errors import ServiceError
+    from posttrain_crew.errors import NotFoundError, ServiceError
     from posttrain_crew.tools.literature.reading.reader import PaperReader
+    from posttrain_crew.tools.literature.services.base import SourceFailure
     from posttrain_crew.tools.literature.services.finder import PaperFinder
     from posttrain_crew.tools.literature.services.ids import parse_ids
+    from posttrain_crew.tools.literature.shelf import FULL_TEXT, text_failures
 
     services = services_of(sources)
     known = PaperFinder(services).paper(parse_ids(paper))
-    record = known.paper
+    record, failures = known.paper, list(known.failures)
     document: Document | None = None
     unread = "only the shipped library was asked, which holds no full texts."
     if services.online and record.ids.arxiv:
         try:
             document = PaperReader(services).read(record.ids.arxiv)
+            failures += text_failures(document)
         except ServiceError as error:
             if section or page:
                 raise
             unread = str(error)
+            if not isinstance(error, NotFoundError):  # that every place says it has no text is an answer
+                failures.append(SourceFailure.of(FULL_TEXT, error))
     elif services.online:
         unread = "the paper is not on arXiv."
     if document is None and (section or page):
@@ -121,7 +129,8 @@ def show(
         echo_json(
             {
                 "paper": record.model_dump(mode="json"),
-                "failures": [failure.model_dump(mode="json") for failure in known.failures],
+                "failures": [failure.model_dump(mode="json") for failure in failures],
+                "complete": not failures,
                 "full_text": None if document is None else document.source,
                 "full_text_problem": unread if document is None else None,
                 "full_text_tried": [] if document is None else [[a.source, a.outcome] for a in document.tried],
@@ -134,6 +143,8 @@ def show(
         return
     if text is not None:
         out.print(Text(text if pages is None else f"{text}\n\npage {page} of {pages}"))
+        _notes(document)
+        tell_failures(failures)
         return
     out.print(Text(f"{record.title} ({record.year or 'year unknown'})"))
     out.print(Text(f"  {', '.join(record.authors[:8])}{' and others' if len(record.authors) > 8 else ''}"))
@@ -153,10 +164,8 @@ def show(
             ("id", "section", "kind", "characters", "tables"),
             [(r["id"], r["heading"], r["kind"], r["characters"], r["tables"]) for r in document.outline()],
         )
-        for note in document.notes:
-            out.print(Text(f"note: {note}"))
-        _unread_places(document)
-    tell_failures(known.failures)
+        _notes(document)
+    tell_failures(failures)
 
 
 @papers_app.command()
@@ -181,11 +190,9 @@ def cites(
     directions: Sequence[Direction] = ("references", "cited_by")
     if direction != "both":
         directions = ("references",) if direction == "references" else ("cited_by",)
+    budget = WalkBudget(max_papers=limit, max_requests=requests, max_depth=depth)
     found = walk(
-        PaperFinder(services_of(sources)),
-        [parse_ids(paper) for paper in papers],
-        directions=directions,
-        budget=WalkBudget(max_papers=limit, max_requests=requests, max_depth=depth),
+        PaperFinder(services_of(sources)), [parse_ids(paper) for paper in papers], directions=directions, budget=budget
     )
     if json_output:
         echo_json(
@@ -194,6 +201,7 @@ def cites(
                 "seen": found.seen,
                 "requests": found.requests,
                 "not_asked": found.not_asked,
+                "cut": found.cut,
                 "failures": [
                     {"paper": f.paper, "direction": f.direction, **f.failure.model_dump(mode="json")}
                     for f in found.failures
@@ -220,6 +228,10 @@ def cites(
     out.print(f"{len(found.reached)} of {found.seen} papers, {found.requests} questions asked")
     if found.not_asked:
         out.print(Text(f"not followed, for `--requests`: {', '.join(map(_bare, found.not_asked[:8]))}"))
+    if found.cut:
+        out.print(
+            Text(f"only the first {budget.per_request} citations seen of: {', '.join(map(_bare, found.cut[:8]))}")
+        )
     tell_failures([failure.failure for failure in found.failures])
 
 
@@ -238,13 +250,20 @@ def recipes(
 
     from posttrain_crew.tools.literature.extraction.read import read_recipes
     from posttrain_crew.tools.literature.reading.reader import PaperReader
+    from posttrain_crew.tools.literature.services.finder import PaperFinder
     from posttrain_crew.tools.literature.services.ids import parse_ids
+    from posttrain_crew.tools.literature.shelf import text_failures
 
     services = services_of(sources)
     ids = parse_ids(paper)
-    if not services.online or ids.arxiv is None:
-        raise InputError("recipes are read from full texts on arXiv: give an arXiv id and `--sources live`.")
+    if not services.online:
+        raise InputError("recipes are read from full texts, which the shipped library does not have: `--sources live`.")
+    if ids.arxiv is None:  # another name of a paper that may be there
+        ids = PaperFinder(services).paper(ids).paper.ids
+    if ids.arxiv is None:
+        raise InputError(f"recipes are read from full texts on arXiv, and {paper} is not there as far as is known.")
     document = PaperReader(services).read(ids.arxiv)
+    failures = text_failures(document)
     told = read_recipes(document, None if llm is None else _completion(llm))
     found, rejected, notes = told.recipes, told.rejected, [*document.notes, *told.notes]
     if json_output:
@@ -256,18 +275,23 @@ def recipes(
                 "notes": notes,
                 "recipes": [recipe.model_dump(mode="json") for recipe in found],
                 "rejected": [each.model_dump(mode="json") for each in rejected],
+                "failures": [failure.model_dump(mode="json") for failure in failures],
+                "complete": not failures,
             }
         )
         return
     out = console()
     out.print(Text(f"{document.title} ({document.arxiv_id}, {document.source}): {len(found)} recipe(s)"))
     for note in notes:
-        out.print(Text(f"note: {note}"))
+        typer.echo(f"note: {note}", err=True)
     for recipe in found:
         out.print(Text(f"\n{recipe.method}{f' of {recipe.base_model.value}' if recipe.base_model else ''}"))
         table(("field", "value", "place", "text"), _rows(recipe))
+    if not found:
+        out.print("The text states no training of its own whose settings could be read.")
     for each in rejected:
         out.print(Text(f"refused {each.field}: {each.reason}"))
+    tell_failures(failures)
 
 
 def _completion(model: str) -> Callable[[str], str]:
@@ -339,7 +363,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     console().print(table)
 
 
-def tell_papers(found: Found, json_output: bool) -> None:
+def tell_papers(found: Found, json_output: bool, none: str = "No paper fits. Try fewer or other words.") -> None:
     """A list of papers, and what it lacks."""
     if json_output:
         echo_json(
@@ -362,7 +386,7 @@ def tell_papers(found: Found, json_output: bool) -> None:
     elif found.degraded:
         console().print("The sources that answered have no paper that fits.")
     else:
-        console().print("No paper fits. Try fewer or other words.")
+        console().print(none)
     tell_failures(found.failures)
     failed = {failure.source for failure in found.failures if not failure.stale}
     if failed and set(found.asked) - failed == {"library"}:
@@ -372,17 +396,27 @@ def tell_papers(found: Found, json_output: bool) -> None:
         )
 
 
-def _unread_places(document: Document) -> None:
-    for attempt in document.tried:
-        if attempt.failed:
-            typer.echo(f"warning: {attempt.source} failed ({attempt.error}): {attempt.outcome[:300]}", err=True)
+def _notes(document: Document | None) -> None:
+    """What was left out of the text that is shown."""
+    for note in document.notes if document is not None else ():
+        typer.echo(f"note: {note}", err=True)
 
 
 def tell_failures(failures: Sequence[SourceFailure]) -> None:
     """To stderr: what the answer above lacks."""
     for failure in dict.fromkeys(failures):  # a walk meets the same one many times
         how = "an older answer was used" if failure.stale else "what it knows is missing above"
+        if failure.source.startswith("full text") and not failure.stale:
+            how = "the next place that has the text was read" if " of " in failure.source else "no text is shown"
         typer.echo(f"warning: {failure.source} failed ({failure.error}), {how}: {failure.message[:300]}", err=True)
+
+
+def tell_long_query(query: str) -> None:
+    """To stderr, where services are asked with the beginning of it."""
+    if len(" ".join(query.split())) > SHORTEST_LIMIT:
+        typer.echo(
+            f"note: the query has {len(query):,} characters; services are asked with its first 250 or 300.", err=True
+        )
 
 
 def short_name(paper: PaperRecord) -> str:

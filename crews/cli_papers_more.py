@@ -17,6 +17,7 @@ from posttrain_crew.crews.cli_papers import (
     short_name,
     table,
     tell_failures,
+    tell_long_query,
     tell_papers,
 )
 
@@ -34,7 +35,8 @@ def similar(
     from posttrain_crew.tools.literature.services.finder import PaperFinder
     from posttrain_crew.tools.literature.services.ids import parse_ids
 
-    tell_papers(PaperFinder(services_of(sources)).recommendations(parse_ids(paper), limit=limit), json_output)
+    found = PaperFinder(services_of(sources)).recommendations(parse_ids(paper), limit=limit)
+    tell_papers(found, json_output, none="Semantic Scholar recommends no paper for this one.")
 
 
 @papers_app.command()
@@ -69,6 +71,7 @@ def passages(
     if not found.snippets:
         out.print("No passage fits. Try other words.")
     tell_failures(found.failures)
+    tell_long_query(query)
 
 
 @papers_app.command()

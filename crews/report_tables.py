@@ -81,7 +81,7 @@ def literature(report: Mapping[str, Any]) -> h.Html:
                 p["id"],
                 p["arxiv_id"],
                 p["title"],
-                p["year"],
+                p["year"] or "unknown",
                 p["source"],
                 " > ".join(p["via"]),
                 ", ".join(p["datasets"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "RESULT_TYPES",
@@ -21,6 +21,9 @@ __all__ = [
     "RejectedDataset",
     "TrainingResult",
 ]
+
+MAX_LITERATURE_WORDS = 1500
+"""Of the literature agent's whole answer, ids included: what it read is on the blackboard."""
 
 
 class _Contract(BaseModel):
@@ -57,9 +60,16 @@ class LiteratureResult(_Contract):
     recipes: list[str] = Field(description="Ids (rec-N) of the recipes posted to the blackboard, best first.")
     papers: list[str] = Field(description="Ids (pap-N) of the papers read.")
     summary: str = Field(
-        max_length=10_000,  # 1,500 words
+        max_length=10_000,
         description="At most 200 words: what is known to work for these needs, and how sure that is.",
     )
+
+    @model_validator(mode="after")
+    def _short(self) -> LiteratureResult:
+        words = len(self.summary.split()) + len(self.recipes) + len(self.papers)
+        if words > MAX_LITERATURE_WORDS:
+            raise ValueError(f"the answer has {words} words; at most {MAX_LITERATURE_WORDS} are read, 200 are enough.")
+        return self
 
 
 class RejectedDataset(_Contract):

@@ -83,7 +83,59 @@ def test_recipes_quote_the_text_that_they_were_read_from() -> None:
     assert "learning_rate" in papers("recipes", "2609.90001").stdout
 
 
+def test_a_text_that_was_read_elsewhere_is_warned_of_everywhere(served: Loopback) -> None:
+    for service in ("arxiv_html", "ar5iv"):
+        served.faults.add(service, "502", times=None)
+    for arguments in (
+        ("recipes", "2609.90001"),
+        ("show", "2609.90001"),
+        ("show", "2609.90001", "--page", "1"),
+        ("show", "2609.90001", "--section", "sec-5"),
+    ):
+        done = papers(*arguments)
+        assert done.exit_code == 0
+        assert "warning: full text of arxiv-html failed (ServiceUnavailableError)" in done.stderr
+        assert "full text of ar5iv" in done.stderr
+        told = last(*arguments)
+        assert [one["source"] for one in told["failures"]] == ["full text of arxiv-html", "full text of ar5iv"]
+        assert told["complete"] is False
+    served.faults.clear()
+    served.faults.add("s2", "502", times=None)
+    assert "warning: semantic_scholar failed" in papers("show", "2609.90002", "--page", "1").stderr
+
+
+def test_a_text_that_could_not_be_read_at_all_is_a_failure_and_not_an_absence(served: Loopback) -> None:
+    for service in ("arxiv_html", "ar5iv"):
+        served.faults.add(service, "502", times=None)
+    served.faults.add("hub", "502", times=None, path=".md")
+    told = last("show", "2609.90001")
+    assert told["full_text"] is None and told["complete"] is False
+    assert [one["source"] for one in told["failures"]] == ["full text"]
+    assert "warning: full text failed" in papers("show", "2609.90001").stderr
+
+
+def test_recipes_are_read_by_any_name_of_the_paper() -> None:
+    corpus = last("show", "2609.90001")["paper"]["ids"]["corpus"]
+    assert last("recipes", f"CorpusId:{corpus}")["paper"] == "2609.90001"
+    assert "not there" in str(failure("recipes", "10.55555/loop.2025.11"))
+    assert "states no training" in papers("recipes", "2609.90007").stdout
+
+
+def test_a_failure_is_told_with_its_reason(served: Loopback) -> None:
+    served.faults.add("s2", "moved_fields", times=None)
+    done = papers("search", "worked solutions reasoning small models")
+    assert done.exit_code == 0 and "without" in done.stderr and "fields=" not in done.stderr
+
+
+def test_a_query_that_is_cut_is_told() -> None:
+    for command in ("search", "passages"):
+        assert "first 250 or 300" in papers(command, "worked & solutions\n" * 600).stderr
+        assert "first 250" not in papers(command, "worked solutions").stderr
+
+
 def test_bad_input_is_refused() -> None:
+    unknown = failure("show", "2609.90001", "--section", "S77")
+    assert isinstance(unknown, InputError) and "S4" in str(unknown)
     assert isinstance(failure("show", "../../etc/passwd"), InputError)
     assert isinstance(failure("show", "2609.99999"), NotFoundError)
     assert isinstance(failure("cites", "2609.90001", "--direction", "sideways"), InputError)

@@ -16,6 +16,8 @@ from posttrain_crew.agents.playbooks.literature import policy
 from posttrain_crew.entries import Incident, PaperRead, Recipe
 from posttrain_crew.settings import Settings
 from posttrain_crew.tools.literature.desk import LiteratureDesk
+from posttrain_crew.tools.literature.services.base import PaperIds
+from posttrain_crew.tools.literature.services.finder import Known, PaperFinder
 from posttrain_crew.tools.literature.told import fitting
 from posttrain_crew.tools.services.services import Services
 from posttrain_crew.tools.tool import MAX_RESULT_CHARS, tools_of
@@ -229,3 +231,17 @@ def test_an_answer_never_loses_its_form_to_its_length() -> None:
     answer = fitting({"items": [{"title": "é" * 500}] * 60, "failed_sources": []}, "items")
     assert len(json.dumps(answer, ensure_ascii=False)) <= MAX_RESULT_CHARS
     assert len(answer["items"]) + answer["left_out"] == 60 and len(answer["items"]) > 15
+
+
+def test_a_year_that_no_source_tells_is_unknown_and_not_0(online: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = PaperFinder.paper
+
+    def without_year(self: PaperFinder, ids: PaperIds) -> Known:
+        known = asked(self, ids)
+        return replace(known, paper=known.paper.model_copy(update={"year": None}))
+
+    monkeypatch.setattr(PaperFinder, "paper", without_year)
+    call = caller(online)
+    assert call("read_paper", arxiv_id="doi:10.55555/loop.2025.11")["year"] is None
+    assert call("read_paper", arxiv_id="2609.90001")["year"] == 2026  # an arXiv id has it
+    assert [entry.body.year for entry in online.board.of(PaperRead)] == [None, 2026]

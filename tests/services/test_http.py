@@ -48,10 +48,14 @@ def service(server: Scripted, **options: Any) -> Service:
     return Service("library of babel", server.url, **{"backoff_s": 0.01, "timeout_s": 10.0, **options})
 
 
+def json_of(client: Service, **options: Any) -> Any:
+    return client.get("x", check=Answer.json, **options).json()
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 529])
 def test_what_may_work_later_is_asked_again(status: int) -> None:
     with Scripted(Reply(b"busy", status), Reply(b"busy", status), OK) as server:
-        assert service(server).get_json("x") == {"a": 1}
+        assert json_of(service(server)) == {"a": 1}
         assert len(server.asked) == 3
 
 
@@ -124,7 +128,7 @@ def test_a_bad_answer_does_not_renew_the_patience() -> None:
         return Reply(b"no json") if len(server.asked) == 2 else Reply(b"", 503, {"Retry-After": "20"})
 
     with Scripted(answers) as server, pytest.raises(ServiceUnavailableError):
-        service(server, clock=(clock := Clock()), sleep=clock.sleep).get_json("x")
+        json_of(service(server, clock=(clock := Clock()), sleep=clock.sleep))
     assert len(server.asked) == 3  # 503, no JSON, and a 503 whose 20 s would be 40 in all
 
 
@@ -170,9 +174,9 @@ def test_pauses_between_tries_grow() -> None:
 def test_a_cut_answer_is_asked_for_again_and_never_taken_for_whole() -> None:
     whole = json.dumps({"rows": list(range(100))}).encode()
     with Scripted(Reply(whole, sent=40), Reply(whole)) as server:
-        assert service(server).get_json("x") == {"rows": list(range(100))}
+        assert json_of(service(server)) == {"rows": list(range(100))}
     with Scripted(Reply(whole, sent=40)) as server, pytest.raises(ServiceUnavailableError):
-        service(server).get_json("x")
+        json_of(service(server))
 
 
 def test_a_server_that_dawdles_is_given_up() -> None:
@@ -219,9 +223,9 @@ def test_an_address_that_is_none_is_not_tried_again(address: str) -> None:
 @pytest.mark.parametrize("body", [b"<html>sign in</html>", b"", b'{"a": 1', b"\xff\xfe", b"[" * 100_000])
 def test_what_is_no_json_is_asked_for_once_more_and_then_said(body: bytes) -> None:
     with Scripted(Reply(body), OK) as server:
-        assert service(server).get_json("x") == {"a": 1}
+        assert json_of(service(server)) == {"a": 1}
     with Scripted(Reply(body)) as server, pytest.raises(BadAnswerError):
-        service(server).get_json("x")
+        json_of(service(server))
     assert len(server.asked) == 2
 
 
@@ -308,9 +312,9 @@ def test_a_bad_answer_is_never_kept(tmp_path: Path) -> None:
     with Scripted(Reply(b"<html>"), Reply(b"<html>"), OK) as server:
         client = service(server, cache=AnswerCache(tmp_path))
         with pytest.raises(BadAnswerError):
-            client.get_json("x", max_age_s=60)
-        assert client.get_json("x", max_age_s=60) == {"a": 1}
-        assert client.get_json("x", max_age_s=60) == {"a": 1}
+            json_of(client, max_age_s=60)
+        assert json_of(client, max_age_s=60) == {"a": 1}
+        assert json_of(client, max_age_s=60) == {"a": 1}
         assert len(server.asked) == 3
 
 
@@ -463,3 +467,20 @@ def test_a_download_is_bounded(tmp_path: Path) -> None:
     with Scripted(Reply(b"x" * 300_000)) as server, pytest.raises(BadAnswerError, match="larger than"):
         service(server).download("file", tmp_path / "file", max_bytes=200_000)
     assert not (tmp_path / "file").exists()
+
+
+def test_a_refusal_says_which_key_would_end_it() -> None:
+    for status, says in ((401, "It needs a valid CREW_KEY."), (429, "More are allowed with a valid CREW_KEY.")):
+        with Scripted(Reply(b"no", status)) as server, pytest.raises(ServiceError) as raised:
+            service(server, key="a valid CREW_KEY", tries=1).get("x")
+        assert says in str(raised.value)
+    with Scripted(Reply(b"no", 403)) as server, pytest.raises(AccessDeniedError) as none:
+        service(server, key="").get("x")
+    assert "It needs" not in str(none.value)
+
+
+def test_a_bad_answer_is_told_with_what_is_wrong_and_not_with_the_query() -> None:
+    with Scripted(Reply(b"<html>sign in</html>")) as server, pytest.raises(BadAnswerError) as raised:
+        service(server).get("x", {"fields": "abstract," * 100}, check=Answer.json)
+    message = str(raised.value)
+    assert len(message) < 300 and "sign in" in message and "abstract" not in message

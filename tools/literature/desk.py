@@ -95,7 +95,7 @@ class LiteratureDesk:
         body = PaperRead(
             arxiv_id=reading.name,
             title=reading.title,
-            year=reading.year or (paper.year if paper else 0),
+            year=reading.year,
             techniques=paper.techniques if paper else [],
             findings=findings,
             source=reading.source,
@@ -348,6 +348,7 @@ class LiteratureDesk:
         answer = {
             "items": [reached_of(one) for one in found.reached],
             "not_followed": [bare(key) for key in found.not_asked[:10]],
+            "followed_in_part": [bare(key) for key in found.cut[:10]],
             "failed_sources": self._tell([failure.failure for failure in found.failures]),
         }
         return fitting(answer, "items")

@@ -5,13 +5,12 @@ typed recipes. The facts live in `papers/*.yaml` beside this file; `Library.load
 
     library = Library.load()
     library.search("group relative policy optimization", limit=3)
-    library.traverse(["2501.12948"], "references", max_papers=10, max_depth=2)
+    library.citations("2501.12948", "references")
 """
 
 from __future__ import annotations
 
 import difflib
-from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,10 +20,10 @@ from pydantic import ValidationError
 
 from posttrain_crew.errors import InputError
 from posttrain_crew.tools.literature.bm25 import Bm25Index
-from posttrain_crew.tools.literature.paper import Paper, PaperHit, ReportedScore, TraversedPaper, normalise_id
+from posttrain_crew.tools.literature.paper import Paper, PaperHit, ReportedScore, normalise_id
 from posttrain_crew.tools.literature.vocabulary import TECHNIQUES, check_word
 
-__all__ = ["SHIPPED", "Direction", "Library", "Paper", "PaperHit", "ReportedScore", "TraversedPaper", "normalise_id"]
+__all__ = ["SHIPPED", "Direction", "Library", "Paper", "PaperHit", "ReportedScore", "normalise_id"]
 
 SHIPPED = Path(__file__).parent / "papers"
 """Folder of the YAML files that come with crew."""
@@ -111,40 +110,6 @@ class Library:
     def citation_count(self, arxiv_id: str) -> int:
         """How many papers of the library cite this one."""
         return len(self._cited_by[self.get(arxiv_id).arxiv_id])
-
-    def traverse(
-        self, seeds: Sequence[str], direction: Direction, max_papers: int = 20, max_depth: int = 2
-    ) -> list[TraversedPaper]:
-        """Walk the citation graph breadth-first from `seeds`, which are not part of the result.
-
-        Nearer papers are taken before farther ones, much cited ones first within a distance, until `max_papers` are
-        found. The result is ranked by citations inside the library, then by year; each has the path that reached it.
-        """
-        _positive(max_papers, "max_papers")
-        _positive(max_depth, "max_depth")
-        paths: dict[str, list[str]] = {key: [key] for key in (self.get(seed).arxiv_id for seed in seeds)}
-        queue = deque(paths)
-        found: list[TraversedPaper] = []
-        while queue and len(found) < max_papers:
-            level: dict[str, list[str]] = {}
-            while queue:
-                here = queue.popleft()
-                if len(paths[here]) <= max_depth:
-                    for key in self._neighbours(here, direction):
-                        if key not in paths:
-                            level.setdefault(key, [*paths[here], key])
-            reached = [
-                TraversedPaper.at(self._papers[key], self.citation_count(key), path) for key, path in level.items()
-            ]
-            reached.sort(key=_rank)
-            found.extend(reached)
-            paths.update(level)
-            queue.extend(hit.arxiv_id for hit in reached)
-        return sorted(found[:max_papers], key=_rank)
-
-    def coverage(self) -> Counter[str]:
-        """How many papers carry each technique: what the library can and cannot speak about."""
-        return Counter(tag for paper in self for tag in paper.techniques)
 
     def _neighbours(self, key: str, direction: Direction) -> list[str]:
         if direction not in ("references", "cited_by"):

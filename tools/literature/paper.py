@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from posttrain_crew.errors import InputError
 from posttrain_crew.tools.literature.vocabulary import METHODS, TECHNIQUES, TRL_FIELDS, check_word
 
-__all__ = ["HyperValue", "Paper", "PaperHit", "ReportedScore", "TraversedPaper", "normalise_id"]
+__all__ = ["HyperValue", "Paper", "PaperHit", "ReportedScore", "normalise_id"]
 
 _ID = re.compile(r"(?P<id>\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/\d{7})(?:v\d+)?")
 _PREFIX = re.compile(r"^(?:https?://)?(?:www\.)?(?:arxiv\.org/(?:abs|pdf|html)/|huggingface\.co/papers/|arxiv:)", re.I)
@@ -126,7 +126,7 @@ class PaperHit(_Fact):
     year: int
     techniques: list[str]
     score: float
-    """BM25 score of a search; number of citations inside the library for `citations` and `traverse`."""
+    """BM25 score of a search; number of citations inside the library for `citations`."""
     finding: str
 
     @classmethod
@@ -140,17 +140,3 @@ class PaperHit(_Fact):
             score=score,
             finding=paper.findings[0],
         )
-
-
-class TraversedPaper(PaperHit):
-    """A paper that a walk over citations reached."""
-
-    depth: int
-    path: list[str]
-    """arXiv ids from a seed to this paper, both included."""
-
-    @classmethod
-    def at(cls, paper: Paper, score: float, path: list[str]) -> TraversedPaper:
-        """The short form of `paper`, reached over `path`."""
-        hit = PaperHit.of(paper, score)
-        return cls(**hit.model_dump(), depth=len(path) - 1, path=path)

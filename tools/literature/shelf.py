@@ -15,7 +15,7 @@ from pathlib import Path
 from posttrain_crew.errors import InputError, NotFoundError, ServiceError
 from posttrain_crew.files import atomic_write_text, sha256_text
 from posttrain_crew.tools.literature.extraction.extract import named_datasets
-from posttrain_crew.tools.literature.extraction.library_paper import as_library_paper
+from posttrain_crew.tools.literature.extraction.library_paper import as_library_paper, year_of
 from posttrain_crew.tools.literature.extraction.read import read_recipes
 from posttrain_crew.tools.literature.extraction.recipe import ExtractedRecipe
 from posttrain_crew.tools.literature.library import Library
@@ -27,7 +27,7 @@ from posttrain_crew.tools.literature.services.finder import PaperFinder
 from posttrain_crew.tools.literature.services.ids import parse_ids
 from posttrain_crew.tools.services.services import Services
 
-__all__ = ["FULL_TEXT", "PaperShelf", "Reading", "bare"]
+__all__ = ["FULL_TEXT", "PaperShelf", "Reading", "bare", "text_failures"]
 
 FULL_TEXT = "full text"
 """Source of the failures of places that full texts are read from."""
@@ -41,6 +41,20 @@ def _shipped() -> Library:
 def bare(key: str) -> str:
     """A paper's name as agents see it: `2402.03300`, or `doi:...` for one that is not on arXiv."""
     return key.removeprefix("arxiv:")
+
+
+def text_failures(document: Document) -> list[SourceFailure]:
+    """Places that may have the full text and could not be asked, before another one gave it."""
+    return [
+        SourceFailure(
+            source=f"{FULL_TEXT} of {attempt.source}",
+            error=attempt.error or "ServiceUnavailableError",
+            message=attempt.outcome[:600],
+            stale=attempt.stale,
+        )
+        for attempt in document.tried
+        if attempt.failed
+    ]
 
 
 @dataclass(frozen=True)
@@ -143,17 +157,7 @@ class PaperShelf:
             except ServiceError as error:
                 if not isinstance(error, NotFoundError):  # that every place says it has no text is an answer
                     failed.append(SourceFailure.of(FULL_TEXT, error))
-        for attempt in document.tried if document is not None else ():
-            if attempt.failed:
-                error_name = attempt.error or "ServiceUnavailableError"
-                failed.append(
-                    SourceFailure(
-                        source=f"{FULL_TEXT} of {attempt.source}",
-                        error=error_name,
-                        message=attempt.outcome[:600],
-                        stale=attempt.stale,
-                    )
-                )
+        failed += text_failures(document) if document is not None else []
         recipes = read_recipes(document).recipes if document is not None else ()
         datasets = dict.fromkeys(record.datasets)
         if document is not None:
@@ -166,7 +170,7 @@ class PaperShelf:
         return Reading(
             name=name,
             title=record.title,
-            year=record.year,
+            year=record.year or (year_of(record.ids.arxiv) if record.ids.arxiv else None),
             source="abstract" if document is None else _SOURCES[document.source],
             record=record,
             paper=paper,

@@ -70,6 +70,11 @@ class Answer:
     stale: str | None = None
     """Why an old answer from the cache stands in for the service, where it does: to be reported, never hidden."""
 
+    @property
+    def place(self) -> str:
+        """The URL without its query, for messages: what is wrong comes after it."""
+        return self.url.partition("?")[0][:200]
+
     def text(self) -> str:
         """The body as UTF-8; bytes that are none are replaced."""
         return self.body.decode("utf-8", errors="replace")
@@ -85,7 +90,7 @@ class Answer:
         except (ValueError, RecursionError) as error:
             start = self.text()[:80]
             raise BadAnswerError(
-                f"{self.service} answered {self.url} with something that is no JSON ({error}); it begins {start!r}.",
+                f"{self.service} answered {self.place} with something that is no JSON ({error}); it begins {start!r}.",
                 service=self.service,
             ) from error
 
@@ -100,6 +105,7 @@ class Service:
         interval_s: least seconds between two requests.
         tries: requests at most for one answer.
         timeout_s: between two blocks of an answer; a whole one may take ANSWER_TIMEOUTS of it, a connection 5 s.
+        key: what a refusal is ended by, as users are told it; empty where the service knows no keys.
         patience_s: for the pauses and failed tries of one question; none begins when it is used up. Waiting for the
             interval does not count: that is our own queue.
         cache: where answers of GET requests with `max_age_s` are kept.
@@ -111,6 +117,7 @@ class Service:
         base_url: str,
         *,
         headers: Mapping[str, str] | None = None,
+        key: str = "a token, or terms that you accept on its page",
         interval_s: float = 0.0,
         tries: int = 4,
         timeout_s: float = 30.0,
@@ -121,7 +128,7 @@ class Service:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = name
+        self.name, self._key = name, key
         self.base_url = base_url.rstrip("/")
         self._tries, self._backoff, self._answer_s = tries, backoff_s, ANSWER_TIMEOUTS * timeout_s
         self._patience_s = patience_s
@@ -177,10 +184,6 @@ class Service:
         if self._cache is not None and (max_age_s or stale_if_down):
             self._cache.store(key, answer.body, answer.headers)
         return answer
-
-    def get_json(self, path: str, params: Params | None = None, **options: Any) -> Any:
-        """`get`, parsed. What is no JSON is asked for once more. Raises BadAnswerError, too."""
-        return self.get(path, params, **{"check": Answer.json, **options}).json()
 
     def post_json(
         self,
@@ -382,13 +385,13 @@ class Service:
             size += len(block)
             if size > max_bytes:
                 raise BadAnswerError(
-                    f"{self.name}: the answer to {str(response.url)[:300]} is larger than {max_bytes / 2**20:.0f} MiB.",
+                    f"{self.name}: the answer to {_place(response)} is larger than {max_bytes / 2**20:.0f} MiB.",
                     service=self.name,
                 )
             seconds = time.monotonic() - begun
             if seconds > self._answer_s and not (streamed and size > LEAST_BYTES_PER_S * seconds):
                 raise ServiceUnavailableError(
-                    f"{self.name} had not finished its answer to {str(response.url)[:300]} after {seconds:.1f} s.",
+                    f"{self.name} had not finished its answer to {_place(response)} after {seconds:.1f} s.",
                     service=self.name,
                 )
             yield block
@@ -403,11 +406,14 @@ class Service:
         hint = ""
         if status == 429:
             wanted = f" It asks for a pause of {pause:.0f} s." if pause else ""
-            kind, hint = RateLimitedError, f"{wanted} Wait, or set a key that allows more requests."
+            kind, hint = (
+                RateLimitedError,
+                f"{wanted} Wait{f'. More are allowed with {self._key}' if self._key else ''}.",
+            )
         elif status in _AGAIN or status >= 500:
             kind = ServiceUnavailableError
         elif status in (401, 403):
-            kind, hint = AccessDeniedError, " It needs a token, or terms that you accept on its page."
+            kind, hint = AccessDeniedError, f" It needs {self._key}." if self._key else ""
         elif status in (404, 410):
             kind = NotFoundError
         return kind(about + hint, service=self.name, status=status, retry_after=pause, code=code)
@@ -423,6 +429,10 @@ def _checked(ask: Callable[[], Answer], check: Callable[[Answer], object] | None
         answer = ask()
         check(answer)
     return answer
+
+
+def _place(response: httpx.Response) -> str:
+    return str(response.url).partition("?")[0][:200]
 
 
 def _start(response: httpx.Response) -> int:

@@ -23,6 +23,7 @@ from posttrain_crew.tools.services.reach import connection_problem
 
 __all__ = ["SOURCES", "Addresses", "Services", "unreachable"]
 
+_HUB_KEY = "a token (HF_TOKEN or `hf auth login`), or terms that you accept on its page"
 SOURCES = ("shipped", "live", "loopback")
 
 
@@ -125,7 +126,11 @@ class Services:
         """1 request a second with a key; without one the pool is shared by everybody, so go no faster."""
         key = self.settings.s2_api_key
         return self._service(
-            "semantic_scholar", self._at.s2, 1.05, {"x-api-key": key.get_secret_value()} if key else None
+            "semantic_scholar",
+            self._at.s2,
+            1.05,
+            {"x-api-key": key.get_secret_value()} if key else None,
+            "a valid CREW_S2_API_KEY",
         )
 
     @cached_property
@@ -146,12 +151,12 @@ class Services:
     @cached_property
     def hub(self) -> Service:
         """Papers, datasets and files of the Hub. 500 calls in 5 minutes without a token, 1,000 with one."""
-        return self._service("huggingface", self._at.hub, 0.2, self._bearer)
+        return self._service("huggingface", self._at.hub, 0.2, self._bearer, _HUB_KEY)
 
     @cached_property
     def datasets_server(self) -> Service:
         """The dataset viewer's service."""
-        return self._service("datasets_server", self._at.datasets_server, 0.2, self._bearer)
+        return self._service("datasets_server", self._at.datasets_server, 0.2, self._bearer, _HUB_KEY)
 
     @property
     def _at(self) -> Addresses:
@@ -166,13 +171,16 @@ class Services:
         token = self.hub_token
         return {"authorization": f"Bearer {token}"} if token else None
 
-    def _service(self, name: str, url: str, interval_s: float, headers: Mapping[str, str] | None = None) -> Service:
+    def _service(
+        self, name: str, url: str, interval_s: float, headers: Mapping[str, str] | None = None, key: str = ""
+    ) -> Service:
         with self._lock:  # two threads that ask first at the same time share it, and with it pace and breaker
             if name not in self._made:
                 self._made[name] = Service(
                     name,
                     url,
                     headers=headers,
+                    key=key,
                     interval_s=interval_s * self.interval_factor,
                     timeout_s=self.timeout_s,
                     patience_s=self.patience_s,

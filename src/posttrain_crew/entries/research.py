@@ -28,7 +28,8 @@ class PaperRead(EntryBody):
     arxiv_id: str
     """The arXiv id, or `doi:...`, `corpus:...` for a paper that is not there."""
     title: str
-    year: int
+    year: int | None
+    """None where no source tells it."""
     techniques: list[str]
     findings: list[str]
     source: str
@@ -91,6 +92,7 @@ class Defect(EntryBody):
         "too_long",
         "too_small",
         "licence",
+        "denied",
     ]
     value: float
     threshold: float
@@ -158,4 +160,6 @@ class TrainingSet(EntryBody):
     mean_tokens: float
     max_tokens: int
     seed: int
+    order: Literal["interleaved", "length", "difficulty"] = "interleaved"
+    """Of the rows; any but `interleaved` is a curriculum, which the trainer must not shuffle."""
     note: str = ""

@@ -29,8 +29,9 @@ def of(texts: list[str], *tables: Table) -> Document:
         "$" + "\\mathrm{" * 10_000 + "$",
         "our training data comes from the " + "x " * 20_000,
         "completion " * 6000,
+        "A" * 60_000 + "/",
     ],
-    ids=["link", "digits", "commas", "initials", "slashes", "names", "tex", "corpus", "words"],
+    ids=["link", "digits", "commas", "initials", "slashes", "names", "tex", "corpus", "words", "capitals"],
 )
 def test_no_pattern_runs_away(text: str) -> None:
     document = of([text] * 3)
@@ -46,6 +47,23 @@ def test_a_huge_table_is_read_in_seconds() -> None:
     start = time.monotonic()
     read_recipes(of(["We train with SFT."] * 5, Table("", "", (), rows)))
     assert time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize(
+    "label", ["Qwen-" * 400, "A" * 1990 + "/", "Ab-" * 600, "(A" * 990], ids=["names", "capitals", "dashes", "brackets"]
+)
+def test_names_of_rows_do_not_run_away(label: str) -> None:
+    table = Table("", "", (("Model", label[:1500], "GSM8K"),), tuple((label, "1", "2") for _ in range(200)))
+    start = time.monotonic()
+    read_recipes(of(["We train Qwen3-1.7B with SFT, a learning rate of 1e-5, for 3 epochs."] * 5, table))
+    assert time.monotonic() - start < 5
+
+
+def test_no_more_than_a_book_is_searched() -> None:
+    start = time.monotonic()
+    document = of(["We train with " + "1, " * 450 + "SFT."] * 3000)  # 4 MB
+    read_recipes(document)
+    assert time.monotonic() - start < 25
 
 
 def test_orders_in_a_paper_fill_no_field() -> None:

@@ -37,6 +37,8 @@ def test_tex_becomes_text(text: str, flat: str) -> None:
          "warmup_steps": 100, "lr_scheduler_type": "linear"}),
         ("16 rollouts per prompt with a maximum response length of 4k tokens", {"num_generations": 16,
          "max_completion_length": 4000}),
+        ("a cosine schedule with a linear warmup over 100 steps", {"lr_scheduler_type": "cosine",
+         "warmup_steps": 100}),
         ("The learning rates 1e-6, 5e-6 and 1e-5 were tried.", {}),
         ("a KL coefficient of 0.04 and clipping range 0.2 for "
          "500 steps", {"beta": 0.04, "epsilon": 0.2, "max_steps": 500}),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from posttrain_crew.tools.literature.extraction.read import read_recipes
+from posttrain_crew.tools.literature.reading.document import Document, Paragraph, Section
 from tests.literature.extraction.table import HELD_BACK, Count, compare, count, papers, table
 
 
@@ -29,6 +31,27 @@ def test_papers_that_the_rules_were_not_made_on_are_read_as_reliably(counts: dic
 
 def test_a_paper_that_trains_nothing_has_no_recipe(counts: dict[str, Count]) -> None:
     assert counts["2609.90007"] == Count()
+
+
+def test_a_heading_says_whose_settings_the_list_below_it_has() -> None:
+    def section(number: int, title: str, *texts: str) -> Section:
+        return Section(f"S{number}", str(number), title, 1, "body", tuple(Paragraph(text) for text in texts))
+
+    paper = Document(
+        "2609.90001",
+        "Preference Tuning for Opening Hours",
+        "arxiv-html",
+        (
+            section(1, "Introduction", "We tune Mistral-7B-v0.3 with DPO. We train it in two stages."),
+            section(2, "Stage one: supervised fine-tuning", "- learning rate: 9e-6", "- epochs: 4"),
+            section(3, "Stage two: DPO", "- learning rate: 3e-7", "- beta: 0.2", "- epochs: 1"),
+        ),
+    )
+    read = {recipe.method: recipe.settings() for recipe in read_recipes(paper).recipes}
+    assert read == {
+        "sft": {"learning_rate": 9e-6, "num_train_epochs": 4},
+        "dpo": {"learning_rate": 3e-7, "beta": 0.2, "num_train_epochs": 1},
+    }
 
 
 def test_the_yardstick_itself_counts_what_is_wrong_and_what_is_missing() -> None:

@@ -12,9 +12,16 @@ from posttrain_crew.tools.literature.extraction.extract import extract_recipes
 from posttrain_crew.tools.literature.extraction.llm import extract_with_llm
 from posttrain_crew.tools.literature.extraction.patterns import WORDS_OF
 from posttrain_crew.tools.literature.extraction.read import read_recipes
-from posttrain_crew.tools.literature.extraction.recipe import FIELDS, ExtractedRecipe
+from posttrain_crew.tools.literature.extraction.recipe import (
+    FIELDS,
+    DatasetNamed,
+    Evidence,
+    ExtractedRecipe,
+    ReportedResult,
+    Stated,
+)
 from posttrain_crew.tools.literature.extraction.verify import verify
-from posttrain_crew.tools.literature.reading.document import Document
+from posttrain_crew.tools.literature.reading.document import Document, Paragraph, Section
 from tests.literature.extraction.table import document, papers
 
 SENTENCE = (
@@ -132,6 +139,90 @@ def test_an_invented_setting_is_rejected_with_its_reason(
 def test_other_inventions_are_rejected_too(worked: Document, changes: dict[str, Any], name: str) -> None:
     told = extract_with_llm(worked, lambda prompt: answer(**{"scores": [], **changes}))
     assert [one.field for one in told.rejected] == [f"recipe 1: {name}"]
+
+
+def stating(*texts: str) -> Document:
+    paragraphs = tuple(Paragraph(text) for text in ("We train with supervised fine-tuning (SFT).", *texts))
+    return Document("2609.90001", "T", "arxiv-html", (Section("S1", "1", "Method", 1, "body", paragraphs),))
+
+
+def judged(text: str, name: str, value: Any) -> list[str]:
+    """Why an LLM's claim is refused that cites a text of the paper."""
+    recipe = ExtractedRecipe(
+        arxiv_id="2609.90001",
+        method="sft",
+        method_evidence=Evidence(section="S1", kind="sentence", text="We train with supervised fine-tuning (SFT)."),
+        hyperparameters={name: Stated(value=value, evidence=Evidence(section="S1", kind="sentence", text=text))},
+        by="llm",
+    )
+    return [one.reason for one in verify(stating(text), recipe).rejected]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "true", "false"),
+    [
+        ("A batch size of 32 and sequences of at most 4k tokens.", "effective_batch_size", 32, 32_000),
+        ("A batch size of 32 and sequences of at most 4k tokens.", "max_length", 4000, 4),
+        ("The learning rate is 1e-5 and the batch size 16.", "learning_rate", 1e-5, 16e-5),
+        ("We run 3 epochs with a warmup over 5% of the steps.", "num_train_epochs", 3, 0.03),
+        ("We run 3 epochs with a warmup over 5% of the steps.", "warmup_steps", 0.05, 5),
+        ("The learning rate is 2e-5 and the weight decay 0.1.", "weight_decay", 0.1, 2e-5),
+        ("A cosine schedule with a linear warmup over 100 steps.", "lr_scheduler_type", "cosine", "linear"),
+        ("We train on A100 cards with a batch size of 64.", "effective_batch_size", 64, 100),
+        ("| LR (1e-5) | 3 | Epochs | 2 |", "learning_rate", 3e-5, 2e-5),
+        ("| Warm-up (% of steps) | 5 | Epochs | 2 |", "warmup_steps", 0.05, 0.02),
+    ],
+)
+def test_a_number_counts_with_the_unit_and_for_the_field_that_it_stands_at(
+    text: str, name: str, true: Any, false: Any
+) -> None:
+    assert judged(text, name, true) == []
+    assert judged(text, name, false) != []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("We start from Qwen/Qwen3-1.7B-Base here.", "Qwen/Qwen3-1.7B"),
+        ("We start from Llama-3.1-8B here.", "Llama-3"),
+        ("We train on open-r1/OpenR1-Math-220k here.", "open-r1/OpenR1-Math"),
+        ("We train on open-r1/OpenR1-Math-220k here.", "r1/OpenR1-Math-220k"),
+    ],
+)
+def test_a_part_of_a_name_is_another_name(text: str, name: str) -> None:
+    evidence = Evidence(section="S1", kind="sentence", text=text)
+    whole = next(word for word in text.split() if name in word)
+    for said, kept in ((whole, True), (name, False)):
+        recipe = ExtractedRecipe(
+            arxiv_id="2609.90001",
+            method="sft",
+            method_evidence=Evidence(section="S1", kind="sentence", text="We train with supervised fine-tuning (SFT)."),
+            base_model=Stated(value=said, evidence=evidence),
+            datasets=(DatasetNamed(name=said, hub_id=said, evidence=evidence),),
+            by="llm",
+        )
+        checked = verify(stating(text), recipe).recipe
+        assert checked is not None
+        assert (checked.base_model is not None, bool(checked.datasets)) == (kept, kept)
+
+
+def test_a_rise_is_no_fall_and_a_benchmark_no_part_of_a_word() -> None:
+    text = "With it the accuracy on ARC rises from 54.6 to 71.3 in mathematics."
+    evidence = Evidence(section="S1", kind="sentence", text=text)
+    for benchmark, before, after, kept in (
+        ("ARC", 54.6, 71.3, True),
+        ("ARC", 71.3, 54.6, False),
+        ("MATH", 54.6, 71.3, False),
+    ):
+        recipe = ExtractedRecipe(
+            arxiv_id="2609.90001",
+            method="sft",
+            method_evidence=Evidence(section="S1", kind="sentence", text="We train with supervised fine-tuning (SFT)."),
+            scores=(ReportedResult(benchmark=benchmark, before=before, after=after, evidence=evidence),),
+            by="llm",
+        )
+        checked = verify(stating(text), recipe).recipe
+        assert checked is not None and bool(checked.scores) == kept
 
 
 def test_a_method_that_the_paper_does_not_use_rejects_the_recipe(worked: Document) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posttrain_crew.errors import BadAnswerError, InputError, NotFoundError
+from posttrain_crew.errors import BadAnswerError, InputError
 from posttrain_crew.tools.literature.reading.document import Document
 from posttrain_crew.tools.literature.reading.html import parse_html
 
@@ -31,7 +31,7 @@ def test_sections_have_ids_numbers_levels_and_kinds() -> None:
     assert heads["bib"][3] == "bibliography"
     assert "worked solutions" in document.abstract
     assert [section.id for section in document.within("S2")] == ["S2", "S2.SS1", "S2.SS2"]
-    with pytest.raises(NotFoundError, match=r"S2\.SS1"):
+    with pytest.raises(InputError, match=r"S2\.SS1"):
         document.section("S99")
 
 
@@ -137,8 +137,26 @@ def test_footnotes_and_run_in_heads_are_kept() -> None:
         HEAD + b"<p>x</p>" * 1_600_000,
         HEAD + b"".join(b"<b id=%d>" % n for n in range(500)) + b"<p>x" * 1_000_000,
         HEAD + b"<select>" * 100_000,
+        HEAD + b"<p " + b" ".join(b"a%d=1" % n for n in range(200_000)) + b">x",
+        HEAD + b'<p ="' + b" ".join(b"a%d" % n for n in range(200_000)) + b'">x',
+        HEAD + b"<p " + b" ".join(b'a%d="<br>"' % n for n in range(200_000)) + b">x",
+        HEAD + (b"<p " + b" ".join(b"a%d=1" % n for n in range(2000)) + b">x") * 500,
     ],
-    ids=["empty", "no-paper", "bytes", "no-text", "deep", "32MB", "many-tags", "reopened", "select"],
+    ids=[
+        "empty",
+        "no-paper",
+        "bytes",
+        "no-text",
+        "deep",
+        "32MB",
+        "many-tags",
+        "reopened",
+        "select",
+        "attributes",
+        "attributes-in-quotes",
+        "attributes-with-tags",
+        "many-tags-of-attributes",
+    ],
 )
 def test_what_is_no_paper_is_refused_quickly(body: bytes) -> None:
     start = time.monotonic()
@@ -152,11 +170,20 @@ def test_what_is_no_paper_is_refused_quickly(body: bytes) -> None:
     [
         (HEAD + b"<p class=ltx_p>seen</p>" + b"<span>" * 400 + b"x", "deep"),
         (HEAD + b"<p class=ltx_p>seen</p><table class=ltx_tabular>" + b"<tr><td>1<td>2" * 30_000, "cells"),
+        (
+            HEAD + b"<p class=ltx_p>seen</p><figure class=ltx_table><figcaption class=ltx_caption>Table 1</figcaption>"
+            b"<table class=ltx_tabular>" + b"<tr><td>1<td>2" * 30_000 + b"</table></figure>",
+            "cells",
+        ),
+        (
+            HEAD + b"<p class=ltx_p>seen</p><table class=ltx_tabular><tr><td>" + b"A" * 300_000 + b"/<td>2",
+            "a cell of a table was cut",
+        ),
         (HEAD + b"<p class=ltx_p>seen</p>" + b"<section class=ltx_section>x</section>" * 20_000, "sections"),
         (HEAD + b"<p class=ltx_p>seen</p><p>" + b"x" * 5_000_000, "characters"),
         (HEAD + b"<p class=ltx_p>seen</p><p>" + b"x " * 100_000, "paragraph"),
     ],
-    ids=["deep", "cells", "sections", "text", "paragraph"],
+    ids=["deep", "cells", "cells-in-a-figure", "long-cell", "sections", "text", "paragraph"],
 )
 def test_what_a_bound_leaves_out_is_told(body: bytes, note: str) -> None:
     start = time.monotonic()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import subprocess
+import sys
 import time
 
 import pytest
 from pypdf import PdfReader, PdfWriter
 
 from posttrain_crew.errors import BadAnswerError
+from posttrain_crew.tools.literature.reading import pdf_text
 from posttrain_crew.tools.literature.reading.markdown import parse_markdown
 from posttrain_crew.tools.literature.reading.pdf import parse_pdf
 from tests.loopback.pdf import pdf_of
@@ -98,6 +102,45 @@ def test_hostile_markdown_is_bounded() -> None:
     assert any("200,000 lines" in note for note in document.notes)
     parse_markdown(b"# T\n\n## S\n\ntext\n" + b"| " * 100_000 + b"\n|---|\n" + b"<" * 100_000 + b"[" * 100_000, "x")
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"|a|b|\n--" + b" " * 4_000_000 + b"x",
+        b"|a|b|\n|" + b"--|" * 1_000_000 + b"x",
+        b"## a" + b" " * 4_000_000 + b"b",
+        b"## a" + b"#" * 4_000_000 + b"b",
+        b"## a" + b" #" * 2_000_000 + b"b",
+        b"|a|b|\n|--|--|\n|" + b"x" * 4_000_000 + b"|1|",
+    ],
+    ids=["spaces-of-a-rule", "rule", "spaces-of-a-heading", "hashes", "spaced-hashes", "cell"],
+)
+def test_no_line_of_markdown_keeps_the_reader_busy(lines: bytes) -> None:
+    start = time.monotonic()
+    document = parse_markdown(b"# T\n\n## S\n\nText is here.\n\n" + lines + b"\n\nMore text.\n", "x")
+    assert "Text is here." in document.text()
+    assert time.monotonic() - start < 5
+
+
+def test_columns_that_are_left_out_are_told() -> None:
+    table = b"|a" * 70 + b"|\n" + b"|--" * 70 + b"|\n" + b"|1" * 70 + b"|\n"
+    document = parse_markdown(b"# T\n\n## S\n\n" + table, "x")
+    assert any("60 columns" in note for note in document.notes)
+
+
+def test_a_heading_is_freed_of_its_closing_hashes() -> None:
+    document = parse_markdown(b"# T\n\n## 2 Method ##\n\ntext\n", "x")
+    assert [(one.number, one.title) for one in document.sections] == [("2", "Method")]
+
+
+def test_what_comes_out_of_a_pdf_is_bounded() -> None:
+    """The process that asked keeps all of it in memory."""
+    body = pdf_of("T", TEXT).replace(b"BT", b"BT /F1 10 Tf " + f"({'word ' * 1000}) Tj ".encode() * 600, 1)
+    done = subprocess.run(
+        [sys.executable, pdf_text.__file__, "80", str(2**32), "60"], input=body, capture_output=True, check=True
+    )
+    assert 1_900_000 < sum(map(len, json.loads(done.stdout)["pages"])) <= 2_000_000
 
 
 def test_a_pdf_has_sections_and_says_that_it_is_one() -> None:

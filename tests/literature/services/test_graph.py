@@ -194,3 +194,11 @@ def test_walks_that_cannot_begin(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=name):
             WalkBudget(**{name: 0})
     assert graph.asked == []
+
+
+def test_a_paper_with_more_citations_than_were_looked_at_is_named() -> None:
+    graph = Graph({0: [(1, "methodology"), (2, "background"), (3, "strong")], 1: [], 2: [], 3: []})
+    told = walk(graph, [record(0)], directions=["references"], budget=WalkBudget(max_depth=1, per_request=2))
+    assert told.seen == 2 and told.cut == ["arxiv:2601.00000"]
+    whole = walk(graph, [record(0)], directions=["references"], budget=WalkBudget(max_depth=1))
+    assert whole.seen == 3 and whole.cut == []

@@ -128,6 +128,15 @@ def _trained_methods(document: Document, sentences: Sequence[Said]) -> tuple[Tra
         for method, clarity in methods_in(one.raw).items()
         if clarity
     }
+    # "Reference model (supervised fine-tuning)" over a list of settings: the heading says whose they are
+    stated |= {
+        method
+        for one in sentences
+        if one.own and read_prose(one.plain)
+        for head in (one.section.title, one.head)
+        for method, clarity in methods_in(head).items()
+        if clarity == 2
+    }
     fields = {hyper.field for one in sentences if one.own for hyper in read_prose(one.plain)}
     stated |= {method for field in fields & _TELLING for method in _ONLY_FOR[field]}
     chosen = [method for method in METHODS if votes[method] >= 4 or (votes[method] >= 2 and method in stated)]
@@ -276,7 +285,7 @@ def _method_evidence(document: Document, method: TrainingMethod, sentences: Sequ
 
 
 def _model_stated(name: str, sentences: Sequence[Said], document: Document) -> Stated | None:
-    naming = [one for one in sentences if name in one.raw and not one.cited]
+    naming = [one for one in sentences if name in models_in(one.raw) and not one.cited]
     naming.sort(key=lambda one: (not (one.own and _TRAINS.search(one.plain)), not one.own))
     if naming:
         one = naming[0]

@@ -13,7 +13,7 @@ from posttrain_crew.tools.literature.reading.plain import sentences
 from posttrain_crew.tools.literature.services.base import PaperRecord
 from posttrain_crew.tools.literature.vocabulary import METHODS, TRL_FIELDS
 
-__all__ = ["as_library_paper"]
+__all__ = ["as_library_paper", "year_of"]
 
 _FINDING = 390
 
@@ -45,7 +45,7 @@ def as_library_paper(
         raise InputError(f"nothing in {arxiv_id} ({title[:80]!r}) names a technique that a recipe rule could use.")
     if known is not None and known.authors:
         authors = list(known.authors)
-    year = known.year if known is not None and known.year else _year(arxiv_id)
+    year = known.year if known is not None and known.year else year_of(arxiv_id)
     return Paper(
         arxiv_id=arxiv_id,
         title=title if len(title) >= 4 else f"arXiv {arxiv_id}",
@@ -61,7 +61,7 @@ def as_library_paper(
     )
 
 
-def _year(arxiv_id: str) -> int:
+def year_of(arxiv_id: str) -> int:
     """Of an id: 2402.03300 is of 2024, hep-th/9901001 of 1999."""
     digits = arxiv_id.rpartition("/")[2][:2]
     return (1900 if int(digits) > 90 else 2000) + int(digits)

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from posttrain_crew.tools.literature.reading.document import Reference
 
-__all__ = ["MachineRead", "benchmark_in", "cited_reference", "hub_ids", "is_model", "machine", "model_key", "models_in"]
+__all__ = [
+    "MachineRead",
+    "benchmark_in",
+    "cited_reference",
+    "hub_ids",
+    "is_model",
+    "machine",
+    "model_key",
+    "models_in",
+    "named_in",
+]
 
 _FAMILIES = (
     "Qwen|Llama|Mistral|Mixtral|Ministral|Gemma|SmolLM|Phi|DeepSeek|OLMo|Pythia|Falcon|GPT|TinyLlama|StableLM|Yi|InternLM"
@@ -57,7 +67,7 @@ _KNOWN_BENCHMARK = re.compile(
     r"|StrategyQA|MedQA|PubMedQA|MedMCQA|LegalBench|RACE|TriviaQA|NaturalQuestions|SQuAD|XNLI|FLORES)(?![\w/])",
     re.IGNORECASE,
 )
-_NAMELIKE = re.compile(r"(?<![\w/-])[A-Z][a-z]*(?:[A-Z][\w]*|-?[A-Z]{2,}\w*)(?:-[A-Z0-9]\w*)*(?: 20\d\d)?(?![\w/])")
+_NAMELIKE = re.compile(r"(?<![\w/-])[A-Z][a-z]*(?:[A-Z]\w*|-?[A-Z]{2}\w*)(?:-[A-Z0-9]\w*)*(?: 20\d\d)?(?![\w/])")
 _BENCH_WORD = re.compile(r"bench|eval|qa|quad|math|arc|exam|quiz|test|safe|logic|puzzle|code|gsm", re.IGNORECASE)
 _GPU = (
     r"(?P<gpu>(?:RTX |GTX |Tesla |Quadro )?(?:A100|H100|H200|H800|A800|B200|GH200|A6000|A5000|A40|A10G?|V100|T4"
@@ -81,6 +91,11 @@ def models_in(text: str) -> list[str]:
     """Names of language models, in order."""
     names = [match[0].rstrip(".-") for match in _MODEL.finditer(text)]
     return list(dict.fromkeys(name for name in names if re.search(r"\d", name)))
+
+
+def named_in(name: str, text: str) -> bool:
+    """Whether a text has a name as a whole: `Qwen3-1.7B` is not in `Qwen3-1.7B-Base`, but is in `Qwen/Qwen3-1.7B.`"""
+    return bool(name) and bool(re.search(rf"(?<!\w)(?<!\w[-.]){re.escape(name)}(?![-./]?\w)", text, re.IGNORECASE))
 
 
 def is_model(hub_id: str) -> bool:

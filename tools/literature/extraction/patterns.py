@@ -77,7 +77,7 @@ SPECS: tuple[HyperSpec, ...] = (
             rf"\b{_SCHEDULE}(?:ly)?(?: learning[- ]rate| lr)?[- ](?:schedul\w*|decay\w*|annealing|learning[- ]rate)",
             rf"(?:learning[- ]rate|\blr\b)(?: is| was)?(?: kept| held)? {_SCHEDULE}\b",
             rf"(?:learning[- ]rate|\blr\b){_LINK}\d[\d.e-]*,? \(?{_SCHEDULE}\b",
-            rf"schedul\w*{_LINK}{_SCHEDULE}\b",
+            rf"schedul\w*{_LINK}{_SCHEDULE}\b(?! warm)",
         ),
     ),
     HyperSpec(
@@ -342,6 +342,8 @@ def _checked(spec: HyperSpec, value: float, percent: bool, share: bool, what: st
 
 WORDS_OF: dict[str, str] = {
     **{spec.field: spec.label for spec in SPECS},
+    "learning_rate": r"learning[- ]rate|\blr\b|step size",
+    "weight_decay": r"weight decay|\bwd\b",
     "lr_scheduler_type": r"schedul|decay|anneal|learning[- ]rate|\blr\b|cosine|warm",
     "max_grad_norm": r"clip|grad\w* norm",
     "effective_batch_size": r"batch|per (?:step|update)|each (?:step|update)|step uses",

@@ -18,7 +18,7 @@ from posttrain_crew.tools.literature.extraction.tables import is_settings_table
 from posttrain_crew.tools.literature.reading.document import Section, Table
 from posttrain_crew.tools.literature.reading.plain import plain
 
-__all__ = ["Found", "Wanted", "scores_in_prose", "scores_in_table"]
+__all__ = ["FROM_TO", "Found", "Wanted", "scores_in_prose", "scores_in_table"]
 
 _BASE_WORDS = frozenset(
     {
@@ -58,7 +58,7 @@ _NO_METRIC = re.compile(
 _SPLIT = re.compile(r"\b(test|dev|development|validation|val)\b", re.IGNORECASE)
 _METRIC_IN_CAPTION = re.compile(r"accuracy|pass@\d+|avg@\d+|exact match|win rate|\bF1\b", re.IGNORECASE)
 _FIRST_NUMBER = re.compile(r"^\D{0,3}(\d+(?:\.\d+)?)")
-_FROM_TO = re.compile(
+FROM_TO = re.compile(
     r"\bfrom (?P<before>\d+(?:\.\d+)?)\s?(?:%|percent)?(?:[^.;\d]|\.(?=\d)){0,60}?\bto (?P<after>\d+(?:\.\d+)?)(?!\d)"
 )
 
@@ -272,7 +272,7 @@ def scores_in_prose(one: Said, wanted: Sequence[Wanted], named: Sequence[str]) -
     if one.cited or one.caption:
         return
     for clause in re.split(r";\s|,? and to \d[^,;.]*", one.plain):
-        match = _FROM_TO.search(clause)
+        match = FROM_TO.search(clause)
         bench = benchmark_in(clause, named)
         if match is None or bench is None:
             continue

@@ -1,9 +1,10 @@
 """Is what was extracted really in the paper? Whoever extracted it, rules or an LLM, every field passes here.
 
 A field stands when its cited text is found in its cited section, speaks of the field, and holds the value: numbers are
-compared as numbers (`2e-5` is `$2\\times10^{-5}$`, 0.03 is `3%`), names letter by letter. All other fields are
-rejected, each
-with its reason.
+compared as numbers with the unit that stands at each (`2e-5` is `$2\\times10^{-5}$`, 0.03 is `3%`), names letter by
+letter and as a whole (`Qwen3-1.7B` is not `Qwen3-1.7B-Base`). Where the rules can read the field from the text that an
+LLM cites, they have to agree: a number of another field is none of this one. All other fields are rejected, each with
+its reason.
 """
 
 from __future__ import annotations
@@ -13,24 +14,34 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from posttrain_crew.tools.literature.extraction.patterns import WORDS_OF
+from posttrain_crew.tools.literature.extraction.mentions import named_in
+from posttrain_crew.tools.literature.extraction.patterns import WORDS_OF, read_prose
 from posttrain_crew.tools.literature.extraction.recipe import (
     FIELDS,
     Compute,
     DatasetNamed,
     Evidence,
     ExtractedRecipe,
+    HyperValue,
     Rejected,
     ReportedResult,
     Stated,
 )
 from posttrain_crew.tools.literature.extraction.scope import methods_in
+from posttrain_crew.tools.literature.extraction.scores import FROM_TO
 from posttrain_crew.tools.literature.reading.document import Document, Section, Table
-from posttrain_crew.tools.literature.reading.plain import LOOSE_NUMBER, plain
+from posttrain_crew.tools.literature.reading.plain import plain
 
 __all__ = ["Verified", "verify"]
 
 _SCALE = re.compile(r"1e(-?\d+)")
+# a digit of a name (`A100`, `β_1`) is no number; that of a count (`x8`) is
+_NUMBER = re.compile(r"(?<![A-WYZa-wyz_\d.])\d{1,15}(?:\.\d{1,15})?(?:e-?\d{1,3})?")
+_UNIT_BEHIND = re.compile(
+    r"\s?(?P<share>%|percent)|\s?(?P<thousand>k)\b|[\s-]?(?P<minutes>min(?:utes?)?)\b|[\s-]?(?P<days>days?)\b", re.I
+)
+_UNITS_OF_LABEL = {"share": r"%|percent", "thousand": r"\(k\b|k tokens", "minutes": r"minutes?\b", "days": r"\bdays?\b"}
+_FACTORS = {"share": 0.01, "thousand": 1000.0, "minutes": 1 / 60, "days": 24.0}
 _GPU_WORDS = re.compile(r"[a-z]+\d*[a-z]*|\d+[a-z]*")
 _MACHINE_WORDS = {"count": r"GPU|[AHLVTB]\d{1,3}|RTX|\d{4}|×|x\b", "hours": r"hours?|minutes?|days?"}
 
@@ -47,8 +58,8 @@ class Verified:
 class _Judge:
     """Collects what is rejected."""
 
-    def __init__(self, document: Document) -> None:
-        self.document = document
+    def __init__(self, document: Document, by: str) -> None:
+        self.document, self.by = document, by
         self.rejected: list[Rejected] = []
 
     def believes(self, field: str, reason: str | None) -> bool:
@@ -60,7 +71,7 @@ class _Judge:
 
 def verify(document: Document, recipe: ExtractedRecipe) -> Verified:
     """Take out of a recipe what its evidence does not support."""
-    judge = _Judge(document)
+    judge = _Judge(document, recipe.by)
     if not judge.believes("method", _against_method(judge, recipe)):
         return Verified(None, tuple(judge.rejected))
     base = recipe.base_model
@@ -129,25 +140,26 @@ def _context(evidence: Evidence) -> str:
 
 
 def _holds_number(evidence: Evidence, value: float, tolerance: float = 1e-9) -> bool:
-    text, around = plain(evidence.text), _context(evidence)
-    share = "%" in around or "percent" in around.lower()
-    factors = [
-        1.0,
-        *([0.01] if share else []),
-        *([1000.0] if re.search(r"\d\s?k\b|\(k\b|k tokens", around, re.I) else []),
-    ]
-    factors += [float(f"1e{power}") for power in _SCALE.findall(around)]
-    lower = around.lower()
-    factors += [1 / 60] if "minute" in lower else []
-    factors += [24.0] if re.search(r"\bdays?\b", lower) else []
-    numbers = [float(one) for one in LOOSE_NUMBER.findall(text)] + [
-        float(one) for one in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", text)
-    ]
+    text = plain(evidence.text)
+    names = plain(f"{evidence.row} {evidence.column}") if evidence.kind == "cell" else ""
     return any(
-        math.isclose(number * factor, value, rel_tol=tolerance, abs_tol=1e-15)
-        for number in numbers
-        for factor in factors
+        math.isclose(sign * float(match[0]) * factor, value, rel_tol=tolerance, abs_tol=1e-15)
+        for match in _NUMBER.finditer(text)
+        for sign in (1.0, *((-1.0,) if text[: match.start()].endswith("-") else ()))
+        for factor in _factors(text, match.start(), match.end(), names)
     )
+
+
+def _factors(text: str, start: int, end: int, names: str) -> Iterator[float]:
+    """What a number may be multiplied with: 1, and what the unit behind it or in the name of its row or column says."""
+    yield 1.0
+    if behind := _UNIT_BEHIND.match(text, end):
+        yield from (_FACTORS[kind] for kind, found in behind.groupdict().items() if found)
+    # a row that an LLM cites is a line of cells: the last one with letters in it names the number
+    before = [cell for cell in text[:start].split("|")[1:] if re.search(r"[A-Za-z]", cell)] if "|" in text else []
+    label = f"{names} {before[-1] if before else ''}"
+    yield from (_FACTORS[kind] for kind, words in _UNITS_OF_LABEL.items() if re.search(words, label, re.IGNORECASE))
+    yield from (float(f"1e{power}") for power in _SCALE.findall(label))
 
 
 def _against_method(judge: _Judge, recipe: ExtractedRecipe) -> str | None:
@@ -157,16 +169,20 @@ def _against_method(judge: _Judge, recipe: ExtractedRecipe) -> str | None:
     return place
 
 
+def _named(name: str, evidence: Evidence) -> bool:
+    return named_in(name, _context(evidence)) or named_in(name, evidence.text)
+
+
 def _against_name(judge: _Judge, stated: Stated) -> str | None:
     place = _place(judge, stated.evidence)
-    if place is None and str(stated.value).lower() not in _context(stated.evidence).lower():
+    if place is None and not _named(str(stated.value), stated.evidence):
         return f"{str(stated.value)[:80]!r} is not in the cited text: {stated.evidence.text[:80]!r}"
     return place
 
 
 def _against_dataset(judge: _Judge, one: DatasetNamed) -> str | None:
     for name in (one.name, one.hub_id):
-        if name and name.lower() not in _context(one.evidence).lower():
+        if name and not _named(name, one.evidence):
             return f"{name[:80]!r} is not in the cited text: {one.evidence.text[:80]!r}"
     if one.arxiv_id and one.arxiv_id not in {reference.arxiv_id for reference in judge.document.references}:
         return f"the bibliography does not list arXiv {one.arxiv_id[:20]}"
@@ -187,7 +203,18 @@ def _against_setting(judge: _Judge, name: str, stated: Stated) -> str | None:
         found = isinstance(value, str) and all(word[:6] in around.lower() for word in words if word != "with")
     else:
         found = math.isfinite(value) and _holds_number(stated.evidence, float(value))
-    return None if found else f"{value!r} is not in the cited text: {stated.evidence.text[:80]!r}"
+    if not found:
+        return f"{value!r} is not in the cited text: {stated.evidence.text[:80]!r}"
+    read = [hyper.value for hyper in read_prose(around) if hyper.field == name] if judge.by == "llm" else []
+    if read and not any(_agree(one, value) for one in read):
+        return f"the cited text gives {name} as {' and '.join(map(str, read[:3]))}, not {value}"
+    return None
+
+
+def _agree(read: HyperValue, stated: HyperValue) -> bool:
+    if isinstance(read, str) or isinstance(stated, str):
+        return str(read).lower() == str(stated).lower()
+    return math.isclose(read, stated, rel_tol=1e-9, abs_tol=1e-15)
 
 
 def _compute(judge: _Judge, compute: Compute) -> Compute:
@@ -239,8 +266,15 @@ def _against_score(judge: _Judge, score: ReportedResult) -> str | None:
         return reason
     section = judge.document.section(score.evidence.section)
     captions = " ".join(table.caption for table in section.tables)
-    if score.benchmark.lower() not in f"{_context(score.evidence)} {captions}".lower():
+    if not _named(score.benchmark, score.evidence) and not named_in(score.benchmark, captions):
         return f"the cited text does not name {score.benchmark[:60]!r}"
     if not _holds_number(score.evidence, score.after):
         return f"{score.after} is not in the cited text: {score.evidence.text[:80]!r}"
+    changes = [(float(match["before"]), float(match["after"])) for match in FROM_TO.finditer(_context(score.evidence))]
+    if (
+        score.before is not None
+        and (score.after, score.before) in changes
+        and (score.before, score.after) not in changes
+    ):
+        return f"the cited text says from {score.after:g} to {score.before:g}, not the other way round"
     return None

@@ -17,7 +17,7 @@ from posttrain_crew.tools.literature.reading.document import (
     Source,
     Table,
 )
-from posttrain_crew.tools.literature.reading.grid import GridBuilder
+from posttrain_crew.tools.literature.reading.grid import MAX_CELL_CHARACTERS, GridBuilder
 
 __all__ = ["DocumentBuilder", "arxiv_id_in"]
 
@@ -25,7 +25,8 @@ _MAX_SECTIONS = 1500
 _MAX_TABLES = 300
 _MAX_CELLS = 60_000
 _MAX_REFERENCES = 3000
-_MAX_CHARACTERS = 4_000_000
+_MAX_CHARACTERS = 2_000_000
+"""A paper of 300 pages has about 1,000,000."""
 _MAX_PARAGRAPH = 60_000
 _ARXIV = re.compile(r"(?:arXiv\s*:\s*|arxiv\.org/(?:abs|pdf|html)/)(\d{4}\.\d{4,5})", re.IGNORECASE)
 _RUN_IN = re.compile(r"^(?:- )?\*\*(.{2,80}?)\*\*")
@@ -189,7 +190,7 @@ class DocumentBuilder:
         """The float ends; whether it had tables."""
         grids = self._figures.pop()
         for grid in grids:
-            self._add_table(grid.build(caption[:2000]))
+            self._add_grid(grid, caption[:2000])
         return bool(grids)
 
     def table(self, grid: GridBuilder) -> None:
@@ -198,7 +199,7 @@ class DocumentBuilder:
         if self._figures:
             self._figures[-1].append(grid)
         else:
-            self._add_table(grid.build(""))
+            self._add_grid(grid, "")
 
     def add_table(self, table: Table | None) -> None:
         """A finished table."""
@@ -254,6 +255,14 @@ class DocumentBuilder:
             self._ids.add("front")
             self._sections.insert(0, _Open("front", 1, "body", ""))
         return self._sections[0].blocks
+
+    def _add_grid(self, grid: GridBuilder, caption: str) -> None:
+        table = grid.build(caption)
+        if grid.cut:
+            self.note(f"a table was cut after {grid.cells:,} cells")
+        if grid.shortened:
+            self.note(f"a cell of a table was cut after {MAX_CELL_CHARACTERS:,} characters")
+        self._add_table(table)
 
     def _add_table(self, table: Table | None) -> None:
         if table is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from posttrain_crew.errors import InputError, NotFoundError
+from posttrain_crew.errors import InputError
 from posttrain_crew.tools.literature.reading.structure import experiment_weight, method_weight
 
 __all__ = ["Attempt", "Block", "Document", "Paragraph", "Reference", "Section", "SectionKind", "Source", "Table"]
@@ -162,12 +162,12 @@ class Document:
         ]
 
     def section(self, section_id: str) -> Section:
-        """One section without its subsections. Raises NotFoundError that names the sections there are."""
+        """One section without its subsections. Raises InputError that names the sections there are."""
         for section in self.sections:
             if section.id == section_id:
                 return section
         known = ", ".join(section.id for section in self.sections[:60])
-        raise NotFoundError(f"paper {self.arxiv_id} has no section {section_id[:80]!r}; it has {known}.")
+        raise InputError(f"paper {self.arxiv_id} has no section {section_id[:80]!r}; it has {known}.")
 
     def ancestors(self, section: Section) -> Iterator[Section]:
         """The sections around one, the innermost first."""
@@ -179,7 +179,7 @@ class Document:
             yield section
 
     def within(self, section_id: str) -> tuple[Section, ...]:
-        """A section and everything under it, in reading order. Raises NotFoundError."""
+        """A section and everything under it, in reading order. Raises InputError."""
         self.section(section_id)
         return tuple(
             one for one in self.sections if one.id == section_id or section_id in {up.id for up in self.ancestors(one)}

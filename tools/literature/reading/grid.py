@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from posttrain_crew.tools.literature.reading.document import Table
 from posttrain_crew.tools.literature.reading.plain import plain
 
-__all__ = ["GridBuilder", "table_of"]
+__all__ = ["MAX_CELL_CHARACTERS", "GridBuilder", "table_of"]
 
 _MAX_CELLS = 20_000
 _MAX_SPAN = 60
+MAX_CELL_CHARACTERS = 2000
+"""Of one cell: a longer one holds no number and no name."""
 _MAX_HEADER_ROWS = 4
 _NUMERIC = re.compile(r"^[^A-Za-z]*\d[^A-Za-z]*(?:e-?\d+)?[^A-Za-z]*$")
 
@@ -36,6 +38,8 @@ class GridBuilder:
     in_head: bool = False
     cells: int = 0
     cut: bool = False
+    shortened: bool = False
+    """A cell was longer than is kept."""
     _rows: list[tuple[bool, list[_Cell]]] = field(default_factory=list)
 
     def row(self) -> None:
@@ -54,7 +58,8 @@ class GridBuilder:
 
     def set_text(self, text: str) -> None:
         """The text of the cell that began last."""
-        self._rows[-1][1][-1].text = text
+        self._rows[-1][1][-1].text = text[:MAX_CELL_CHARACTERS]
+        self.shortened = self.shortened or len(text) > MAX_CELL_CHARACTERS
 
     def build(self, caption: str) -> Table | None:
         """The table, or None when it holds nothing."""

@@ -1,6 +1,7 @@
 """Is a page safe to hand to the HTML parser? Lexbor's work grows with the square of some inputs (measured with
-selectolax 1.0: 0.5 MB of nested `<div>` take 9 s), so size, number of tags, depth, and the elements that the parser
-would have to open again and again are bounded by one linear scan before it.
+selectolax 1.0: 0.5 MB of nested `<div>` take 9 s, one tag with 200,000 attributes takes 3 minutes, and neither can be
+interrupted), so size, number of tags, depth, attributes, and the elements that the parser would have to open again and
+again are bounded by one linear scan before it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ MAX_HTML_BYTES = 16 * 2**20
 _MAX_TAGS = 1_500_000
 _MAX_DEPTH = 600
 _MAX_REOPENED = 2_000_000
+_MAX_ATTRIBUTES = 6_000_000
+_MAX_CROWDED = 200_000_000
+"""Sum of the squares of the number of attributes of each tag: the parser compares each attribute with all before."""
+_TAG_ATTRIBUTES = 15_000
+"""No tag is looked at further: its square alone is too much."""
 _TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9-]*)")
+# as the HTML standard has it (13.2.5.32 to 40), but for long unquoted values, which count as several attributes
+_ATTRIBUTE = re.compile(rb"[\s/]*[^\s/>][^\s/>=]{0,200}(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s>\"'][^\s>]{0,200})?)?")
 _VOID = frozenset(b"area base br col embed hr img input link meta source track wbr".split())
 # their end tag may be left out, so that counting them says nothing about depth
 _IMPLIED = frozenset(b"p li dt dd td th tr tbody thead tfoot option optgroup rp rt html head body colgroup".split())
@@ -29,10 +37,18 @@ def refuse_hostile(html: bytes) -> None:
         raise BadAnswerError(
             f"the page has {len(html) / 2**20:.0f} MiB; at most {MAX_HTML_BYTES / 2**20:.0f} are read."
         )
-    depth = tags = formatting = reopened = 0
+    depth = tags = formatting = reopened = attributes = crowded = 0
     open_formats: dict[bytes, int] = {}
     for match in _TAG.finditer(html):
         name = match[2].lower()
+        own = _attributes(html, match.end())
+        attributes += own
+        crowded += own * own
+        if attributes > _MAX_ATTRIBUTES or crowded > _MAX_CROWDED:
+            raise BadAnswerError(
+                f"the page is not the HTML of a paper: after {match.start():,} bytes there are {attributes:,} "
+                f"attributes, {own:,} of them in one tag."
+            )
         if name in _VOID:
             continue
         tags += 1
@@ -50,3 +66,11 @@ def refuse_hostile(html: bytes) -> None:
                 f"the page is not the HTML of a paper: after {match.start():,} bytes there are {tags:,} tags, "
                 f"{depth} levels deep, with {formatting} unclosed text styles."
             )
+
+
+def _attributes(html: bytes, at: int) -> int:
+    """Attributes of the tag whose name ends at a byte, of at most `_TAG_ATTRIBUTES`."""
+    number = 0
+    while number < _TAG_ATTRIBUTES and (match := _ATTRIBUTE.match(html, at)):
+        number, at = number + 1, match.end()
+    return number

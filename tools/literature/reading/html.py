@@ -230,8 +230,6 @@ def _enter_table(node: LexborNode, walk: _Walk) -> Callable[[], None]:
     def leave() -> None:
         walk.grid = None
         walk.out.table(grid)
-        if grid.cut:
-            walk.out.note(f"a table was cut after {grid.cells:,} cells")
 
     return leave
 

@@ -11,7 +11,7 @@ import re
 from posttrain_crew.errors import BadAnswerError
 from posttrain_crew.tools.literature.reading.builder import DocumentBuilder
 from posttrain_crew.tools.literature.reading.document import Document
-from posttrain_crew.tools.literature.reading.grid import table_of
+from posttrain_crew.tools.literature.reading.grid import MAX_CELL_CHARACTERS, table_of
 
 __all__ = ["parse_markdown"]
 
@@ -19,9 +19,9 @@ _MAX_BYTES = 8 * 2**20
 _MAX_LINES = 200_000
 _MAX_COLUMNS = 60
 _MAX_CELLS = 20_000
-_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*$")
+_HEADING = re.compile(r"(#{1,6})\s+(\S.*)")
 _NUMBERED = re.compile(r"((?:Appendix )?[A-Z]?\d*(?:\.\d+)*)\.?\s+(?=\S)")
-_RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*$")
+_RULE_CELL = re.compile(r":?-{2,}:?")
 _CAPTION = re.compile(r"^\W{0,3}(?:Table|Tab\.)\s+[\dA-Z.]+\s*[:.]", re.IGNORECASE)
 _PIPE = re.compile(r"(?<!\\)\|")
 _TAGS = re.compile(r"<[^<>]{0,300}>")
@@ -66,8 +66,8 @@ class _Lines:
             elif fenced:
                 self._out.text(line + " ")
             elif (heading := _HEADING.match(line)) is not None:
-                self._heading(len(heading[1]), heading[2])
-            elif line.startswith("|") and self._at < len(self._lines) and _RULE.match(self._lines[self._at]):
+                self._heading(len(heading[1]), heading[2].rstrip("# "))
+            elif line.startswith("|") and self._at < len(self._lines) and _is_rule(self._lines[self._at]):
                 self._table(line)
             elif not line:
                 self._out.break_paragraph()
@@ -117,10 +117,10 @@ class _Lines:
 
     def _table(self, first: str) -> None:
         self._out.break_paragraph()
-        rows = [_cells(first)]
+        rows = [self._cells(first)]
         self._at += 1
         while self._at < len(self._lines) and self._lines[self._at].strip().startswith("|"):
-            rows.append(_cells(self._lines[self._at]))
+            rows.append(self._cells(self._lines[self._at]))
             self._at += 1
         if not self._caption:
             for ahead in range(self._at, min(self._at + 3, len(self._lines))):
@@ -139,6 +139,17 @@ class _Lines:
         self._out.add_table(table_of("", self._caption, padded, marked))
         self._caption = ""
 
+    def _cells(self, line: str) -> list[str]:
+        parts = _PIPE.split(line.strip().removeprefix("|").removesuffix("|"))
+        cells = [
+            " ".join(_TAGS.sub("", cell).replace("\\|", "|").replace("**", "").split()) for cell in parts[:_MAX_COLUMNS]
+        ]
+        if len(parts) > _MAX_COLUMNS:
+            self._out.note(f"a table was cut after {_MAX_COLUMNS} columns")
+        if any(len(cell) > MAX_CELL_CHARACTERS for cell in cells):
+            self._out.note(f"a cell of a table was cut after {MAX_CELL_CHARACTERS:,} characters")
+        return [cell[:MAX_CELL_CHARACTERS] for cell in cells]
+
     def _reference(self, line: str) -> None:
         end = self._out.open_reference("")
         self._out.text(line.lstrip("-* "))
@@ -148,9 +159,7 @@ class _Lines:
         end()
 
 
-def _cells(line: str) -> list[str]:
+def _is_rule(line: str) -> bool:
+    """Whether a line parts the head of a table from its rows: `|---|:--:|`."""
     inner = line.strip().removeprefix("|").removesuffix("|")
-    return [
-        " ".join(_TAGS.sub("", cell).replace("\\|", "|").replace("**", "").split())
-        for cell in _PIPE.split(inner)[:_MAX_COLUMNS]
-    ]
+    return all(_RULE_CELL.fullmatch(cell.strip()) for cell in inner.split("|"))

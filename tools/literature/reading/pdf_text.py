@@ -11,6 +11,8 @@ import json
 import logging
 import sys
 
+MAX_CHARACTERS = 2_000_000
+
 
 def main(max_pages: int, memory: int, seconds: int) -> dict[str, object]:
     """Read the PDF on standard input."""
@@ -28,7 +30,13 @@ def main(max_pages: int, memory: int, seconds: int) -> dict[str, object]:
         reader = PdfReader(io.BytesIO(sys.stdin.buffer.read()))
         if reader.is_encrypted and not reader.decrypt(""):
             return {"error": "it is encrypted"}
-        pages = [page.extract_text() for page in reader.pages[:max_pages]]
+        pages: list[str] = []
+        left = MAX_CHARACTERS  # what is printed has to fit into the memory of the process that reads it
+        for page in reader.pages[:max_pages]:
+            pages.append(page.extract_text()[:left])
+            left -= len(pages[-1])
+            if left <= 0:
+                break
         return {"pages": pages, "of": len(reader.pages)}
     except MemoryError:
         return {"error": f"reading it takes more than {memory / 2**20:.0f} MiB of memory"}

@@ -60,8 +60,8 @@ class WalkBudget:
     """Calls of `citations`: each asks every source that has some once."""
     max_depth: int = 2
     """Edges from a seed at most."""
-    per_request: int = 100
-    """Edges that are looked at of one paper in one direction."""
+    per_request: int = 500
+    """Edges that are looked at of one paper in one direction: they come in the source's order, not the best first."""
 
     def __post_init__(self) -> None:
         for name in ("max_papers", "max_requests", "max_depth", "per_request"):
@@ -121,6 +121,8 @@ class Walk:
     not_asked: list[str]
     """Keys of reached papers whose own citations would have come next had the budget allowed it, at most 50."""
     requests: int
+    cut: list[str]
+    """Keys of papers of which only the first `per_request` edges in a direction were looked at, at most 50."""
 
 
 def edge_weight(link: CitationLink, this_year: int) -> float:
@@ -175,6 +177,7 @@ class _Walker:
         self._failures: list[WalkFailure] = []
         self._errors: list[ServiceError] = []
         self._left: list[str] = []
+        self._cut: list[str] = []
 
     def start(self, seed: PaperIds | PaperRecord) -> None:
         record = seed if isinstance(seed, PaperRecord) else PaperRecord(ids=seed, title="", sources=())
@@ -208,6 +211,8 @@ class _Walker:
             self._failures.append(WalkFailure(key, direction, told))
             return
         self._failures += [WalkFailure(key, direction, failure) for failure in cited.failures]
+        if len(cited.links) >= self._budget.per_request:
+            self._cut.append(key)
         for link in cited.links:
             number = self._papers.add(link.paper)
             step = Step(
@@ -245,6 +250,7 @@ class _Walker:
             failures=self._failures,
             not_asked=list(dict.fromkeys(self._left))[:MAX_NAMED],
             requests=len(self._asked),
+            cut=list(dict.fromkeys(self._cut))[:MAX_NAMED],
         )
 
 

@@ -152,7 +152,7 @@ class Requester(ApiRequester):  # type: ignore[misc]
 
     def _moved(self, answer: Answer, missing: str) -> NoReturn:
         raise BadAnswerError(
-            f"{self._service.name} answered {answer.url[:300]} without {missing}; it begins {answer.text()[:80]!r}.",
+            f"{self._service.name} answered {answer.place} without {missing}; it begins {answer.text()[:80]!r}.",
             service=self._service.name,
         )
 
