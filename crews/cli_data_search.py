@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posttrain_crew.crews.cli_common import JsonFlag, console, echo_json
-from posttrain_crew.errors import InputError
+from posttrain_crew.errors import InputError, ServiceError
 
 if TYPE_CHECKING:
     from posttrain_crew.tools.data.hub.discovery import Discovery
@@ -37,7 +37,10 @@ def search(
     ] = "live",
     json_output: JsonFlag = False,
 ) -> None:
-    """Find datasets on the Hub. What is gated, missing or too large is shown, and so is every service that failed."""
+    """Find datasets on the Hub. What is gated, missing or too large is shown, and so is every service that failed.
+
+    Exit code 5: a service failed, and nothing was found without it.
+    """
     from posttrain_crew.crews.runs import find_target
     from posttrain_crew.settings import Settings
     from posttrain_crew.tools.data.hub.client import HubDatasets
@@ -68,8 +71,10 @@ def search(
                 "complete": not found.failures,
             }
         )
-        return
-    _show(found)
+    else:
+        _show(found)
+    if found.failures and not found.candidates:
+        raise typer.Exit(ServiceError.exit_code)
 
 
 def _show(found: Discovery) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -120,6 +121,41 @@ def test_table_over_the_catalogue_is_quick(auditor: Auditor, catalogue: Catalogu
     for name in noise.examined:
         print(f"noise {name:28} {profile(auditor, noise, name).reason}")
     assert took < 6, took
+
+
+def test_a_denied_set_is_rejected_under_any_name(auditor: Auditor, catalogue: Catalogue, tmp_path: Path) -> None:
+    target = auditor.target.model_copy(update={"deny_datasets": ["exam-board/*", "*gpqa*"]})
+    good = (catalogue.root / "openlab" / "science-steps").resolve()
+    (data,) = [path for path in good.rglob("*") if path.suffix in (".parquet", ".jsonl", ".json")]
+    for name, card, fetched in (
+        ("my-gpqa-copy", "", ""),
+        ("plain", "---\npretty_name: GPQA rewritten\n---\n", ""),
+        ("plain", "---\nsource_datasets:\n- exam-board/questions\n---\n", ""),
+        ("plain", "", "Exam-Board/questions"),
+        ("plain", "---\npretty_name: science\n---\n", "lab/steps"),
+    ):
+        folder = tmp_path / str(len(list(tmp_path.iterdir()))) / name
+        (folder / "data").mkdir(parents=True)
+        shutil.copy(data, folder / "data")
+        (folder / "README.md").write_text(card)
+        if fetched:
+            (folder / "fetch.json").write_text(json.dumps({"repository": fetched}))
+        found = audit_path(folder, target)
+        if fetched != "lab/steps":
+            assert (
+                found.verdict == "rejected" and severities(found)["denied"] == "reject" and "deny list" in found.reason
+            )
+        else:
+            assert found.verdict == "usable"
+    alone = audit_path(tmp_path / "3" / "plain" / "data" / data.name, target)
+    assert severities(alone)["denied"] == "reject"
+
+
+def test_of_what_cannot_be_read_no_subject_is_told(target: Target, tmp_path: Path) -> None:
+    for text in ("", '{"a": null}\n' * 200):
+        (tmp_path / "d.jsonl").write_text(text)
+        found = audit_path(tmp_path / "d.jsonl", target)
+        assert found.verdict == "rejected" and "about something else" not in found.reason
 
 
 def test_the_audit_does_not_know_names(auditor: Auditor, catalogue: Catalogue, tmp_path: Path) -> None:

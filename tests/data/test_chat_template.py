@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,7 +58,6 @@ def test_the_embedded_model_agrees(base: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("qwen3.jinja", r"reply begins 'It is 4.*'<think>\\n\\n</think>"),
         ("deepseekv3.jinja", r"generation prompt goes on with '<think>\\n', the training render with 'It is 4"),
         ("gemma3.jinja", r"followed by '<end_of_turn>\\n', which is none of the tokens at which generation stops"),
         (ASK.replace("m['content']", "m['content'].split('Answer')[0]") + PROMPT, r"character 24 of the reply"),
@@ -113,3 +114,33 @@ def test_rows_that_a_template_changes_are_dropped(
     made = convert(dataset, "sft", target, auditor.index, tmp_path / "out", model=folder)
     assert made.rows_out == 1 and made.dropped == {"template_mismatch": 1}
     assert made.template_problem is not None and "'<think>Look up.</think>" in made.template_problem
+
+
+def test_qwen3s_template_is_set_right_and_told(with_template: MakeModel) -> None:
+    template = ChatTemplate(with_template((SHIPPED / "qwen3.jinja").read_text()))
+    assert ["<think>" in change for change in template.changes] == [True]
+    turns = [Turn("user", "2 + 2?")]
+    assert template.render(turns, "4").startswith(template.render(turns, None) + "4<|im_end|>")
+    thinking = template.render([*turns, Turn("assistant", "<think>\ncarry nothing\n</think>\n\n4")], None)
+    assert "carry nothing" in thinking, "a reply that does think keeps its thoughts"
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_a_job_refuses_a_template_that_contradicts_itself(
+    method: str, base: Path, with_template: MakeModel, tmp_path: Path
+) -> None:
+    model = with_template((SHIPPED / "deepseekv3.jinja").read_text())
+    shutil.copy(base / "model.safetensors", model)
+    prompt, right, wrong = (
+        [{"role": r, "content": t}] for r, t in (("user", "2 + 2?"), ("assistant", "4"), ("assistant", "5"))
+    )
+    row = {"prompt": prompt, **({"completion": right} if method == "sft" else {"chosen": right, "rejected": wrong})}
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "train.jsonl").write_text((json.dumps(row) + "\n") * 8)
+    config = {"method": method, "model": str(model), "data": str(job / "train.jsonl"), "smoke": True}
+    (job / "config.yaml").write_text(json.dumps(config))
+    command = [sys.executable, "-m", f"posttrain_crew.tools.training.{method}", str(job / "config.yaml")]
+    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 1
+    outcome = json.loads((job / "outcome.json").read_text())
+    assert outcome["error_class"] == "config" and "does not fit its own generation prompt" in outcome["message"]

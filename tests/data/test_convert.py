@@ -14,6 +14,7 @@ from posttrain_crew.crews import cli_data_convert
 from posttrain_crew.errors import DatasetError, InputError
 from posttrain_crew.files import sha256_file
 from posttrain_crew.target import Answer, Target
+from posttrain_crew.tools.data import converting
 from posttrain_crew.tools.data.audit import Auditor
 from posttrain_crew.tools.data.convert import convert_row
 from posttrain_crew.tools.data.converting import convert, decontaminate
@@ -194,6 +195,35 @@ def app() -> typer.Typer:
     app = typer.Typer()
     cli_data_convert.register(app)
     return app
+
+
+def test_what_json_cannot_say_is_no_reason_to_fail(auditor: Auditor, tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text(
+        '{"text": "a row about nothing much at all", "x": NaN, "y": [1.5, Infinity]}\n'
+        '{"text": "a row with half an emoji \\ud83d"}\n{"text": "a third row about nothing much"}\n'
+    )
+    made = decontaminate(open_dataset(tmp_path / "d.jsonl"), auditor.index, tmp_path / "out.jsonl")
+    assert (made.rows_in, made.rows_out, made.unchecked) == (3, 2, 1)
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    strict = json.JSONDecoder(parse_constant=lambda name: pytest.fail(name))
+    assert strict.decode(lines[0]) == {"text": "a row about nothing much at all", "x": None, "y": [1.5, None]}
+
+
+def test_parquet_keeps_every_column_or_is_refused(
+    auditor: Auditor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "d.jsonl", tmp_path / "out.parquet"
+    rows: list[dict[str, object]] = [{"text": f"row {n} about nothing much at all"} for n in range(6)]
+    rows[2]["late"] = "a column that the first row lacks"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert decontaminate(open_dataset(source), auditor.index, out).rows_out == 6
+    assert [row["late"] for row in open_dataset(out).rows() if row] == [None, None, rows[2]["late"], None, None, None]
+    monkeypatch.setattr(converting, "BATCH", 2)
+    with pytest.raises(DatasetError, match="the columns late come up after row 2"):
+        decontaminate(open_dataset(source), auditor.index, out)
+    source.write_text(json.dumps({"text": "a number beyond all types", "n": 10**400}))
+    with pytest.raises(DatasetError, match=r"write \.jsonl"):
+        decontaminate(open_dataset(source), auditor.index, out)
 
 
 def test_commands(app: typer.Typer, leaked: list[BenchmarkItem], catalogue: Catalogue, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -16,10 +17,13 @@ from posttrain_crew.tools.data.desk import DataDesk
 from posttrain_crew.tools.embedded.base_model import ensure_base
 from posttrain_crew.tools.embedded.benchmark import extract_strict, items, prompt
 from posttrain_crew.tools.tool import tools_of
+from posttrain_crew.tools.training.desk import TrainingDesk
 from posttrain_crew.tools.workspace import Workspace
 
 from .conftest import Catalogue, MakeWorkspace, ScriptedCompute
 
+REAL_CACHE = cache_dir()
+"""Read before the fixtures point it elsewhere: making the base takes minutes."""
 STEPS, SHORT, EXPLAINED = "openlab/science-steps", "quizbank/stem-short", "classroom/stem-explained"
 PRACTICE, TUTOR, HOWTO = "examhub/science-practice", "dialogs/tutor-science", "everyday/howto-quiz"
 
@@ -133,7 +137,7 @@ def test_pairs_weights_and_order(make_workspace: MakeWorkspace, catalogue: Catal
     lengths = [len(str(row["prompt"])) for row in rows]
     assert sum(lengths[:100]) < sum(lengths[-100:])
     card = json.loads((workspace.run.absolute(built["path"]).parent / "card.json").read_text())
-    assert card["mixture"]["order"] == "length"
+    assert card["mixture"]["order"] == "length" and built["order"] == "length"
 
     for wrong, told in (
         ({"weights": {SHORT: 1.0}}, "not among the datasets"),
@@ -145,6 +149,24 @@ def test_pairs_weights_and_order(make_workspace: MakeWorkspace, catalogue: Catal
     ):
         answer = json.loads(tools["build_training_set"]({**wish, **wrong}))
         assert told in answer["message"], answer
+
+
+def test_the_trainer_keeps_the_order_of_a_curriculum(make_workspace: MakeWorkspace, catalogue: Catalogue) -> None:
+    workspace = make_workspace([catalogue.root], base_model=ensure_base(REAL_CACHE))
+    desk, trainer = DataDesk(workspace), TrainingDesk(workspace)
+    desk.audit_dataset(STEPS)
+
+    def config(method: Literal["sft", "dpo", "grpo"], order: Literal["interleaved", "length"]) -> dict[str, object]:
+        built = desk.build_training_set([STEPS], method, max_rows=64, order=order)
+        return dict(trainer.plan_training(method, built["id"], "base")["config"])
+
+    for method, name, value in (
+        ("sft", "train_sampling_strategy", "sequential"),
+        ("dpo", "train_sampling_strategy", "sequential"),
+        ("grpo", "shuffle_dataset", False),
+    ):
+        assert config(method, "length")[name] == value  # type: ignore[arg-type]
+        assert name not in config(method, "interleaved")  # type: ignore[arg-type]
 
 
 def test_probe_changes_the_verdict_once(make_workspace: MakeWorkspace, noise: Catalogue) -> None:
@@ -201,10 +223,6 @@ def test_a_card_is_data_and_a_broken_set_is_an_incident(make_workspace: MakeWork
     assert {entry.body.where for entry in workspace.board.of(Incident)} == {"dataset evil/yaml", "dataset evil/empty"}
     assert not workspace.board.of(TrainingSet)
     assert desk.audit_dataset("evil/orders")["verdict"] == "rejected"
-
-
-REAL_CACHE = cache_dir()
-"""Read before the fixtures point it elsewhere: making the base takes minutes."""
 
 
 @pytest.mark.slow

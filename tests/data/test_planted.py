@@ -163,7 +163,12 @@ def test_a_benchmark_in_another_script() -> None:
         ("forty-two", "42"), ("two hundred and five", "205"), ("one thousand two hundred thirty-four", "1,234"),
         ("12 000", "12000"), ("1.234.567", "1234567"), ("3.0", "3"), ("٤٢٫٥", "42.5"), ("1,5 kg", "1.5 kg"),
         ("three point five volts", "3.5 V"), ("m/s²", "m/s^2"), ("m/s^{2}", "m/s2"), ("5 kilograms", "5 kg"),
-        ("one million two hundred and fifty thousand", "1250000"),
+        ("one million two hundred and fifty thousand", "1250000"), ("3 x 10^8 m", "300000000 m"), ("3e8", "3×10⁸"),
+        ("$1.5\\times 10^{-3}$ M", "0.0015 M"), ("10<sup>-9</sup> s", "1e-9 s"), ("$10^{-9}\\,\\text{s}$", "10⁻⁹ s"),
+        ("H<sub>2</sub>SO<sub>4</sub>", "H2SO4"), ("$\\ce{H2SO4}$", "H₂SO₄"), ("$\\mathrm{H_2SO_4}$", "H_{2}SO_{4}"),
+        ("Ca<sup>2+</sup>", "Ca2+"), ("9.8 m s<sup>-2</sup>", "$9.8\\,\\mathrm{m/s^2}$"),
+        ("25&nbsp;&lt;&nbsp;x", "25 < x"),
+        ("10**6 cells", "1000000 cells"), ("25^{\\circ}C", "25 °C"), ("first<br/>second", "first second"),
     ],
 )  # fmt: skip
 def test_numbers_have_one_form(one: str, other: str) -> None:
@@ -182,9 +187,46 @@ def test_units_and_spelling_do_not_hide_numbers() -> None:
         assert read_text(spelled(str(value))).words == (str(value),)
 
 
+SCIENCE = BenchmarkItem(
+    "1",
+    "A proton beam crosses a field of 1.5 x 10^-3 T in a chamber that holds Ca2+ ions, and it leaves the far end of "
+    "the chamber with a radius of curvature of 4 m. Which change doubles the radius?",
+    ("twice the momentum", "twice the field", "half the momentum", "four times the field"),
+    "A",
+)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        SCIENCE.question.replace("1.5 x 10^-3 T", "1.5e-3 T"),
+        SCIENCE.question.replace("1.5 x 10^-3 T", "0.0015 T"),
+        SCIENCE.question.replace("1.5 x 10^-3 T", "$1.5\\times10^{-3}\\,\\mathrm{T}$").replace(
+            "Ca2+", "$\\mathrm{Ca^{2+}}$"
+        ),
+        SCIENCE.question.replace("10^-3", "10<sup>-3</sup>").replace("Ca2+", "Ca<sup>2+</sup>"),
+    ],
+)
+def test_notation_hides_no_item(asked: str) -> None:
+    index = ContaminationIndex([SCIENCE, *general_items()])
+    assert index.match_raw({"text": asked}) == "exact"
+    assert index.match_raw({"question": asked, "choices": list(reversed(SCIENCE.choices)), "answer": 3}) == "exact"
+
+
+def test_thirteen_words_with_the_choices_or_the_answer_are_the_item_whatever_its_numbers() -> None:
+    index = ContaminationIndex([SCIENCE, *general_items()])
+    unknown = SCIENCE.question.replace("1.5 x 10^-3 T", "15 gauss")
+    assert index.match_raw({"question": unknown, "choices": list(SCIENCE.choices), "answer": 0}) == "ngram13"
+    assert index.match_raw({"prompt": unknown, "completion": "It takes twice the momentum."}) is None  # two words
+    other = ["10 m", "20 m", "30 m", "40 m"]
+    assert index.match_raw({"question": unknown, "choices": other, "answer": 0}) is None
+
+
 @pytest.mark.parametrize(
     "text",
     ["1" * 90_000 + " km", "hundred " * 11_000, "one " * 20_000, "1 km " * 18_000, "1." * 45_000, "1,000" * 18_000,
+     "<sup" * 20_000, "\\text{" * 15_000, "10^{" * 20_000, "1 x 10^1 " * 9_000, "_{" * 40_000, "1e9" * 30_000,
+     "&lt;" * 20_000,
      "twenty" + " " * 90_000, "a b " * 22_000, "\ufdfa" * 30_000, "m^{1}" * 18_000, "(A) x " * 15_000],
 )  # fmt: skip
 def test_hostile_texts_take_bounded_time(text: str, general_index: ContaminationIndex) -> None:

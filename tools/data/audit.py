@@ -25,7 +25,7 @@ from posttrain_crew.tools.data.labels import (
     estimate_label_accuracy,
 )
 from posttrain_crew.tools.data.measuring import TokenCounter, Vocabulary, position_p_value
-from posttrain_crew.tools.data.reader import open_dataset
+from posttrain_crew.tools.data.reader import is_denied, open_dataset
 from posttrain_crew.tools.data.rendering import render_prompt
 from posttrain_crew.tools.data.thresholds import Thresholds
 
@@ -187,6 +187,7 @@ class Auditor:
             estimate=estimate,
             partners=tuple(rate for count, rate in shared if count >= self.thresholds.cross_minimum_shared),
             max_tokens=self.max_tokens,
+            denied=is_denied(examination.reading.dataset, self.target.deny_datasets),
             fetched=examination.reading.dataset.fetched,
         )
         return findings, measures

@@ -4,6 +4,9 @@ SFT rows  {"prompt": [{role: user, content}], "completion": [{role: assistant, c
 DPO rows  {"prompt": [{role: user, content}], "chosen": [{role: assistant, content}], "rejected": [...]}
 GRPO rows {"prompt": [{role: user, content}], "answer": label}
 
+A synthetic row keeps its generator, seed and parent in columns of these names, which no trainer reads. A row with a
+token that ends turns (`<|im_end|>`) is dropped: it would teach other turns than it shows.
+
 DPO pairs come from preference datasets as they are, and from worked questions: the worked right answer is preferred to
 a wrong answer of the student where samples are given, or else to a bare answer line with a wrong label, which is the
 weaker choice (convert.py says why).
@@ -25,9 +28,10 @@ from posttrain_crew.entries import SourceShare, TrainingSet
 from posttrain_crew.errors import ConfigError, DatasetError, GateError
 from posttrain_crew.files import atomic_write_json, atomic_write_text, sha256_text
 from posttrain_crew.tools.data.audit import Auditor
+from posttrain_crew.tools.data.chat_template import CONTROL_TOKENS
 from posttrain_crew.tools.data.cleaning import Examination
 from posttrain_crew.tools.data.convert import wrong_completion
-from posttrain_crew.tools.data.formats import Example
+from posttrain_crew.tools.data.formats import Example, row_texts
 from posttrain_crew.tools.data.labels import question_key
 from posttrain_crew.tools.data.mixing import MAX_REPEATS, Mixed, Mixture, Order, Row, Source, mix
 from posttrain_crew.tools.data.rendering import label_of, render_completion, render_prompt
@@ -99,7 +103,7 @@ def build(
         max_rows: rows at most; None is all. Shared fairly between the datasets, or by `shares`.
         shares: weight, cap and least share by dataset; with weights, rows of a small dataset may be repeated, up to
             `max_repeats` times.
-        order: of the file; a curriculum (`length`, `difficulty`) needs a trainer that does not shuffle.
+        order: of the file; the trainer keeps it where it is a curriculum (`length`, `difficulty`).
         wrong_samples: for DPO, the student's own wrong replies by user prompt.
 
     Raises:
@@ -153,6 +157,7 @@ def build(
         mean_tokens=round(lengths.mean, 2),
         max_tokens=lengths.maximum,
         seed=seed,
+        order=order,
         note="" if auditor.tokens.exact else "token counts are guessed from characters: the base has no tokenizer.json",
     )
     atomic_write_json(path.parent / "card.json", {**body.model_dump(mode="json"), "mixture": mixed.card()})
@@ -180,7 +185,11 @@ def _source(
         if not paired and not example.worked and (style == "worked" or method == "dpo"):
             source.dropped["no_working"] += 1
             continue
-        source.lines.append(_line(source.name, example, label, auditor, method, style, reading.format == "mcq", wrong))
+        line = _line(source.name, example, label, auditor, method, style, reading.format == "mcq", wrong)
+        if any(token in text for text in row_texts(line.record) for token in CONTROL_TOKENS):
+            source.dropped["control_token"] += 1
+            continue
+        source.lines.append(line)
     lengths = auditor.tokens.lengths([_content(line.record) for line in source.lines])
     fitting = [n <= auditor.max_tokens for n in lengths.counts]
     if too_long := fitting.count(False):
@@ -207,9 +216,10 @@ def _line(
     answer = auditor.target.answer
     asked = render_prompt(example, answer) if example.choices and label is not None else example.question
     record: dict[str, object] = {"prompt": [{"role": "user", "content": asked}]}
+    made = example.provenance or {}
     shown = style != "terse" and example.worked
     if method == "grpo":
-        return _Line(name, example, {**record, "answer": label}, shown, not native)
+        return _Line(name, example, {**record, "answer": label, **made}, shown, not native)
     if method == "dpo" and example.rejected is not None:
         chosen, rejected = example.raw_completion or "", example.rejected
     else:
@@ -218,9 +228,9 @@ def _line(
         rejected = wrong_completion(example, label, answer, wrong.get(asked, ())) if method == "dpo" else ""
     changed = chosen != example.raw_completion
     if method == "sft":
-        return _Line(name, example, {**record, "completion": [_reply(chosen)]}, shown, changed)
+        return _Line(name, example, {**record, "completion": [_reply(chosen)], **made}, shown, changed)
     pair = {"chosen": [_reply(chosen)], "rejected": [_reply(rejected)]}
-    return _Line(name, example, {**record, **pair}, shown, changed)
+    return _Line(name, example, {**record, **pair, **made}, shown, changed)
 
 
 def _reply(text: str) -> dict[str, str]:
@@ -233,17 +243,18 @@ def _drop_across(sources: Sequence[_Source]) -> None:
     for source in sources:
         for line in source.lines:
             answers[question_key(line.example)].add(normalised(line.example.answer_text or ""))
-    seen: set[str] = set()
+    seen: set[tuple[str, int]] = set()
     for source in sources:
         kept: list[_Line] = []
         for line in source.lines:
             key = question_key(line.example)
+            once = key, line.example.copy  # a wanted repeat of a synthetic row is none
             if len(answers[key]) > 1:
                 source.dropped["conflicting_answers"] += 1
-            elif key in seen:
+            elif once in seen:
                 source.dropped["duplicate"] += 1
             else:
-                seen.add(key)
+                seen.add(once)
                 kept.append(line)
         source.lines = kept
 

@@ -2,8 +2,8 @@
 
 A trainer renders prompt and reply together; at evaluation the template renders the prompt alone and adds the generation
 prompt. If the two differ, the model learns to go on from a text that it is never given. Templates in use do differ:
-Qwen3's puts an empty `<think>` block before the last reply in training and none in the generation prompt, and cuts
-`<think>` out of replies; others trim replies. Checked here, on probe conversations and then on every row:
+some open a `<think>` block in the generation prompt alone, cut `<think>` out of replies, or trim them. Checked here,
+with what turn_end.py sets right for the trainers, on probe conversations and then on every row:
 
     1. the generation prompt is the beginning of the training render, as text and as tokens
     2. the reply follows at once and unchanged
@@ -16,12 +16,14 @@ off).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posttrain_crew.errors import ConfigError, ModelError
 from posttrain_crew.tools.data.roles import Turn
+from posttrain_crew.tools.data.turn_end import prepare_for_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +35,7 @@ CONTROL_TOKENS = (
     "<start_of_turn>", "<end_of_turn>", "<|assistant|>", "<|user|>", "[INST]", "[/INST]", "<|eom_id|>",
 )  # fmt: skip
 """Tokens of common templates: in the text of a row they end turns and begin others."""
+_MARKED = re.compile(r"\{%-?\s*generation\b")
 SHOWN = 40
 _REPLY = "It is 4, for 2 + 2 = 4.\nAnswer: B"
 _PROBES: dict[str, tuple[Turn, ...]] = {
@@ -53,8 +56,10 @@ class ChatTemplate:
 
     Raises:
         ModelError: the tokenizer cannot be loaded. ConfigError: it has no chat template, or one whose training render
-        and
-            generation prompt do not agree; the message shows the first difference.
+            and generation prompt do not agree; the message shows the first difference.
+
+    Attributes:
+        changes: what was set right in memory, a sentence each; the folder stays as it is.
     """
 
     def __init__(self, model: Path) -> None:
@@ -65,7 +70,9 @@ class ChatTemplate:
                 f"the model {model} has no chat template: neither training nor evaluation would know the turns. Give "
                 "it that of its instruct version (`chat_template.jinja` in its folder)."
             )
-        self._stops = _stop_tokens(model, self._tokenizer)
+        stops = _generation_ends(model)
+        self.changes = prepare_for_chat(self._tokenizer, stops)
+        self._stops = _stop_tokens(model, self._tokenizer, stops)
         for name, prompt in _PROBES.items():
             if (problem := self.problem(prompt, _REPLY)) is not None:
                 raise ConfigError(
@@ -152,15 +159,13 @@ class ChatTemplate:
 
     def _check_trained_part(self) -> None:
         """With `{% generation %}` marks only the marked part is trained: the stop token has to lie in it."""
-        if "generation" not in str(self._tokenizer.chat_template) or not self._tokenizer.is_fast:
+        if not _MARKED.search(str(self._tokenizer.chat_template)) or not self._tokenizer.is_fast:
             return
         turns = [turn.record() for turn in _PROBES["a question"]] + [{"role": "assistant", "content": _REPLY}]
         made: Any = self._tokenizer.apply_chat_template(
             turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
         mask = list(made.get("assistant_masks", ()))
-        if not any(mask):
-            return  # no marks: `generation` was a part of add_generation_prompt only
         trained = [int(i) for i, marked in zip(made["input_ids"], mask, strict=True) if marked]
         if not any(stop in self._tokenizer.decode(trained) for stop in self._stops):
             raise ConfigError(
@@ -184,17 +189,20 @@ def _load(model: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _stop_tokens(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Tokens at which generation stops: those of generation_config.json, and the tokenizer's end of sequence."""
-    ids: list[int] = []
+def _generation_ends(model: Path) -> list[int]:
     path = model / "generation_config.json"
-    if path.is_file():
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be read: {error}") from error
-        given = raw.get("eos_token_id") if isinstance(raw, dict) else None
-        ids = [i for i in (given if isinstance(given, list) else [given]) if isinstance(i, int)]
+    if not path.is_file():
+        return []
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    given = raw.get("eos_token_id") if isinstance(raw, dict) else None
+    return [i for i in (given if isinstance(given, list) else [given]) if isinstance(i, int)]
+
+
+def _stop_tokens(model: Path, tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> tuple[str, ...]:
+    """Tokens at which generation stops: those of generation_config.json, and the tokenizer's end of sequence."""
     tokens = [str(tokenizer.convert_ids_to_tokens(i)) for i in ids]
     if tokenizer.eos_token:
         tokens.append(str(tokenizer.eos_token))

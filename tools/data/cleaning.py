@@ -136,24 +136,33 @@ def duplicates(examples: Sequence[Example], similarity: float) -> dict[int, Lite
 
     `duplicate`: same words of question and choices. `near_duplicate`: Jaccard index of the question's word pairs of at
     least `similarity`, with equal numbers and the same answer. The two conditions stand in for MinHash's
-    buckets: they are exact, cheaper, and keep apart rows of one template that differ in a number.
+    buckets: they are exact, cheaper, and keep apart rows of one template that differ in a number. Synthetic rows that
+    are repeated because of their weight (`copy`) repeat nothing.
     """
     found: dict[int, Literal["duplicate", "near_duplicate"]] = {}
-    seen: set[str] = set()
+    seen: dict[str, set[int]] = {}
+    near: set[str] = set()
     blocks: dict[tuple[object, ...], deque[frozenset[str]]] = defaultdict(lambda: deque(maxlen=COMPARED_WITH))
     for i, example in enumerate(examples):
         words = tokens(example.question)
         choices = sorted(map(normalised, example.choices))
         key = " ".join([*words, "|", *choices])
-        if key in seen:
+        copies = seen.setdefault(key, set())
+        if example.copy in copies:
             found[i] = "duplicate"
             continue
-        seen.add(key)
+        again = bool(copies)
+        copies.add(example.copy)
+        if again:
+            if key in near:
+                found[i] = "near_duplicate"
+            continue
         pairs = frozenset(f"{a} {b}" for a, b in pairwise(words)) or frozenset(words)
         block = blocks[
             (tuple(sorted(numbers(example.question).items())), normalised(example.answer_text or ""), len(choices))
         ]
         if pairs and any(len(pairs & other) >= similarity * len(pairs | other) for other in block):
             found[i] = "near_duplicate"
+            near.add(key)
         block.append(pairs)
     return found

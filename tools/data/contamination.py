@@ -5,17 +5,19 @@ Dev and test items are read here and stay here: what leaves are counts, and indi
 Five checks, the strictest first; a row counts under the first that it meets:
 
     exact            same words in the same order, or all words of a short item in a row inside a longer text
-    ngram13          13 consecutive words (GPT-3, arXiv 2005.14165; lm-eval)
+    ngram13          13 consecutive words (GPT-3, arXiv 2005.14165; lm-eval), with the numbers of the item, all of its
+                     choices, or its answer in several words
     ngram8           8 consecutive words (open-r1)
     near_duplicate   token sets with a Jaccard index of at least 0.8
     reworded         same numbers, and the words that matter: stems weighted by inverse document frequency; the less the
                      choices and the right answer agree, the more the words must
 
-Numbers are compared in one form, whatever their script, spelling, separators or metric unit (quantities.py). A
-templated benchmark has many rows that differ in their numbers only, and a row of the same template with other numbers
-is another question. Every check but `exact` therefore asks first that the numbers agree (or, in a text much longer than
-the item, are contained); for items without numbers, an n-gram that three items share is a template and does not count.
-A question with another answer is another question, too (an entity swapped, the inverse asked), unless 13 words agree.
+Numbers are compared in one form, whatever their script, spelling, separators, notation or metric unit (quantities.py).
+TeX and HTML are taken off (markup.py). A templated benchmark has many rows that differ in their numbers only, and a row
+of the same template with other numbers is another question. Every check but `exact` and that of choices therefore asks
+first that the numbers agree (or, in a text much longer than the item, are contained); for items without numbers, an
+n-gram that three items share is a template and does not count. A question with another answer is another question, too
+(an entity swapped, the inverse asked), unless 13 words agree.
 
 Every text of a row is looked at: later turns, system prompts, rejected replies, columns that nobody trains on. What
 cannot be looked at (a broken line, a text that was cut, a row without any text) is `unchecked`, and a file with such a
@@ -52,6 +54,9 @@ LONGER = 1.5
 COMMON_GRAM = 3
 SHORT_WORDS, SHORT_STEMS = 4, 2
 """An item of fewer than 8 words is looked for as a whole if it has this many words and telling stems."""
+SEVERAL_WORDS, TELLING_CHOICES = 3, 16
+"""An answer of so many telling words, or choices of so many characters in all, are hardly the same by chance; four
+small numbers, the choices of two questions of one template, are."""
 RARE_WORDS, CLOSE_ITEMS = 12, 20
 """Without numbers: how many of a row's rarest stems are looked up, and how many items are then compared."""
 WITH_NUMBERS = (0.3, 0.4, 0.4, 0.75)
@@ -220,6 +225,8 @@ class ContaminationIndex:
     def _match_question(self, text: Compared) -> str | None:
         if (verbatim := self._match_verbatim(text)) is not None:
             return verbatim
+        if self._has_words_and_answer(text):
+            return "ngram13"
         near = [item for item in self._neighbours(text) if not text.answers_otherwise(item)]
         if any(jaccard(text.reading.words, item.reading.words) >= NEAR_DUPLICATE for item in near):
             return "near_duplicate"
@@ -269,6 +276,25 @@ class ContaminationIndex:
                     found |= holders.plain
                 if found and (strict or not all(text.answers_otherwise(self._items[i]) for i in found)):
                     return True
+        return False
+
+    def _has_words_and_answer(self, text: Compared) -> bool:
+        """Whether 13 words that few items share come with all choices of the item, or its answer in several words.
+
+        The numbers may then be written in a way that is not known here. Short ones are the same by chance.
+        """
+        index = self._grams[13]
+        for run in _runs(text.reading.words, self._known, 13):
+            for gram in _grams(run, 13):
+                holders = index.get(gram)
+                if holders is None or len(holders.numeric) + len(holders.plain) >= COMMON_GRAM:
+                    continue
+                for item in (self._items[i] for i in holders.numeric):
+                    telling = sum(map(len, item.choices)) >= TELLING_CHOICES
+                    if telling and text.same_choices(item):
+                        return True
+                    if len(item.answer_words) >= SEVERAL_WORDS and text.same_answer(item):
+                        return True
         return False
 
     def _same_numbers(self, text: Compared) -> frozenset[int]:
@@ -336,15 +362,15 @@ def _was_cut(row: RawRow) -> bool:
     return False
 
 
-def _runs(words: Sequence[str], known: frozenset[str]) -> Iterator[Sequence[str]]:
-    """Stretches of at least 8 words that all occur in the benchmark: an n-gram of it can only lie in one of them."""
+def _runs(words: Sequence[str], known: frozenset[str], least: int = 8) -> Iterator[Sequence[str]]:
+    """Stretches of at least so many words that all occur in the benchmark: its n-grams can only lie in one of them."""
     start = 0
     for at, word in enumerate(words):
         if word not in known:
-            if at - start >= 8:
+            if at - start >= least:
                 yield words[start:at]
             start = at + 1
-    if len(words) - start >= 8:
+    if len(words) - start >= least:
         yield words[start:]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from posttrain_crew.target import Target
 from posttrain_crew.tools.data.chat_template import CONTROL_TOKENS, ChatTemplate
 from posttrain_crew.tools.data.contamination import UNCHECKED, ContaminationIndex
 from posttrain_crew.tools.data.convert import Goal, Record, convert_row
+from posttrain_crew.tools.data.formats import copy_of, provenance_of
 from posttrain_crew.tools.data.measuring import TokenCounter
 from posttrain_crew.tools.data.reader import Dataset, RawRow
 from posttrain_crew.tools.data.roles import Refusal, Turn
@@ -76,10 +78,11 @@ def convert(
 ) -> Converted:
     """Write OUT/train.jsonl and OUT/card.json. Exact repeats go, and so does what matches the benchmark.
 
+    Synthetic rows keep their generator, seed and parent, and the repeats that their weight gave them.
+
     Args:
         model: folder of the model that will be trained. With it the chat template is checked, first on probes and then
-        on
-            every row, and rows longer than the model's context are dropped.
+            on every row, and rows longer than the model's context are dropped.
 
     Raises:
         DatasetError: the data cannot be read, or no row is left. ConfigError: the chat template contradicts itself.
@@ -105,8 +108,8 @@ def convert(
                 if reason.startswith("contaminated:"):
                     by_check[reason.partition(":")[2]] += 1
                 continue
-            line = json.dumps(record, ensure_ascii=False) + "\n"
-            mark = hashlib.blake2b(line.encode(), digest_size=16).digest()
+            mark = hashlib.blake2b(json.dumps([record, copy_of(row or {})]).encode(), digest_size=16).digest()
+            line = json.dumps({**record, **(provenance_of(row or {}) or {})}, ensure_ascii=False) + "\n"
             if mark in seen:
                 dropped["duplicate"] += 1
             elif counter.lengths([_text(record)]).maximum > longest:
@@ -133,7 +136,8 @@ def convert(
 def decontaminate(dataset: Dataset, index: ContaminationIndex, out: Path) -> Decontaminated:
     """Write the rows that match nothing to OUT (.jsonl or .parquet, by its suffix), otherwise as they were read.
 
-    A row that cannot be checked is dropped as well. Binary columns (images) come out empty: the reader skips them.
+    A row that cannot be checked is dropped as well. Binary columns (images) come out empty, for the reader skips them,
+    and so do NaN and infinity in .jsonl, which has none.
 
     Raises:
         DatasetError: the data cannot be read, or OUT has another suffix. GateError: what was written still matches.
@@ -246,11 +250,26 @@ def _written(path: Path) -> Iterator[IO[str]]:
         temporary.unlink(missing_ok=True)
 
 
+def _json(row: RawRow) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:  # JSON has no NaN, and readers other than Python's refuse the file
+        return json.dumps(_finite(row), ensure_ascii=False, default=str, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return {name: _finite(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+
 def _write_jsonl(path: Path, rows: Iterator[RawRow]) -> int:
     count = 0
     with _written(path) as stream:
         for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            stream.write(_json(row) + "\n")
             count += 1
     if not count:
         path.unlink(missing_ok=True)
@@ -275,7 +294,7 @@ def _write_parquet(path: Path, rows: Iterator[RawRow]) -> int:
         if writer is not None:
             writer.close()
             temporary.replace(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OverflowError, OSError) as error:
         raise DatasetError(
             f"{path} cannot be written as parquet: {str(error)[:300]}. Its rows may have columns of changing types: "
             "write .jsonl."
@@ -289,7 +308,16 @@ def _flushed(path: Path, writer: Any, batch: list[RawRow]) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pylist(batch, schema=writer.schema if writer is not None else None)
+    names = list(dict.fromkeys(name for row in batch for name in row))
+    if writer is not None and (new := [name for name in names if name not in writer.schema.names]):
+        raise DatasetError(
+            f"{path} cannot be written as parquet: the columns {', '.join(new)[:200]} come up after row {BATCH}, and "
+            "its columns are fixed by then. Write .jsonl."
+        )
+    # pyarrow takes the columns of the first row for those of all
+    columns = names if writer is None else writer.schema.names
+    rows = [{name: row.get(name) for name in columns} for row in batch]
+    table = pa.Table.from_pylist(rows, schema=writer.schema if writer is not None else None)
     if writer is None:
         writer = pq.ParquetWriter(path, table.schema)
     writer.write_table(table)

@@ -30,6 +30,8 @@ class Findings:
     partners: tuple[float, ...]
     """Share of differing answers with each other candidate that has enough questions in common."""
     max_tokens: int
+    denied: str | None = None
+    """The pattern of the target's deny list that it meets."""
     fetched: bool = False
     """Whether it was brought from the Hub, and not named by the user."""
 
@@ -69,6 +71,14 @@ def find_defects(findings: Findings, limits: Thresholds) -> list[Defect]:
 
 def _all(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
     m = findings.measures
+    if findings.denied is not None:
+        yield Defect(
+            name="denied",
+            value=1.0,
+            threshold=0.0,
+            severity="reject",
+            detail=f"it meets `{findings.denied}` of the target's deny list and must not be trained on",
+        )
     yield from _reading(findings, limits)
     yield from _labels(findings, limits)
     if (rate := m["contamination_rate"]) > limits.contamination:
@@ -99,7 +109,8 @@ def _all(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
                 severity="clean",
                 detail=f"{m[key]:.1%} of the rows {'repeat' if 'exact' in name else 'nearly repeat'} an earlier row",
             )
-    if m["domain_match"] < limits.domain_cosine:
+    readable = m["rows_read"] > 0 and m["unreadable_rate"] < 1  # of what cannot be read, no subject is known
+    if readable and m["domain_match"] < limits.domain_cosine:
         yield Defect(
             name="off_domain",
             value=m["domain_match"],
@@ -146,7 +157,7 @@ def _reading(findings: Findings, limits: Thresholds) -> Iterator[Defect]:
             severity="clean",
             detail=f"its format is {findings.format}: prompts and answers have to be rewritten for the target",
         )
-    if m["worked_share"] < limits.worked_share:
+    if m["worked_share"] < limits.worked_share and m["unreadable_rate"] < 1:
         yield Defect(
             name="no_worked_solutions",
             value=m["worked_share"],

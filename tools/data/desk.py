@@ -220,7 +220,8 @@ class DataDesk:
         max_rows: Annotated[int | None, "rows at most, shared fairly between the datasets; null is all"] = None,
         order: Annotated[
             Literal["interleaved", "length", "difficulty"],
-            "of the file; length (short first) and difficulty (easy first, where pass rates are known) are curricula",
+            "of the file; length (short first) and difficulty (easy first, where pass rates are known) are curricula: "
+            "the trainer then keeps the order",
         ] = "interleaved",
         weights: Annotated[
             dict[str, float],
@@ -258,7 +259,7 @@ class DataDesk:
             author=AUTHOR,
             refs=[profile.id for profile in profiles],
             status="observation",
-            key=f"training_set:{body.sha256}:{method}",
+            key=f"training_set:{body.sha256}:{method}" + ("" if order == "interleaved" else f":{order}"),
         )
         self._workspace.events.emit("training_set_built", entry=entry.id, rows=body.rows, sha256=body.sha256)
         return {"id": entry.id, **entry.body.model_dump(mode="json")}
@@ -320,6 +321,7 @@ class DataDesk:
         }
         if (made := self._fetched.get(dataset.name)) is not None:
             about |= {"revision": made.revision, "licence": made.licence, "partial": made.partial}
+            about |= {"notes": [note[:200] for note in made.notes[:5]]} if made.notes else {}
         return about if problem is None else {**about, "problem": problem[:500]}
 
     def _profiled(self, name: str, here: bool) -> dict[str, Any]:

@@ -18,11 +18,14 @@ from posttrain_crew.tools.data.text import normalised, number_of, tokens
 
 __all__ = [
     "LABELS",
+    "PROVENANCE",
     "Example",
     "Format",
+    "copy_of",
     "detect_format",
     "format_of",
     "normalise_row",
+    "provenance_of",
     "read_row",
     "row_texts",
     "split_prompt",
@@ -37,6 +40,10 @@ TELLING_CHARS = 12
 """A shorter text (a subject, an id, a role) says nothing that could be an item."""
 CHOICE_OVERHEAD = 40
 """Letters, brackets and words such as `Question:` that a prompt may add to each of its parts."""
+PROVENANCE = ("generator", "seed", "parent", "parent_sha256", "model")
+"""Columns that say where a synthetic row is from (synthesis/rows.py); a row has them if it has the first three."""
+PROVENANCE_CHARS = 500
+MAX_COPIES = 10
 TAIL_CHARS = 400
 """The sentence that names the answer is looked for in the last characters of a completion."""
 
@@ -89,6 +96,10 @@ class Example:
     """The reply that a preference pair prefers the other to."""
     further: tuple[str, ...] = ()
     """All other texts of the row: later turns, system prompts, rejected replies, other columns."""
+    provenance: Mapping[str, str | int] | None = None
+    """Of a synthetic row: its generator, seed, parent and so on (PROVENANCE)."""
+    copy: int = 0
+    """Of a synthetic row that is repeated because of its weight: which repeat it is. Others are 0."""
 
     @property
     def answer_text(self) -> str | None:
@@ -129,7 +140,30 @@ def normalise_row(row: RawRow | None, kind: Format) -> Example | None:
     rate = row.get("pass_rate")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
         rate = None
-    return replace(example, further=tuple(further), pass_rate=rate) if further or rate is not None else example
+    made = provenance_of(row)
+    if not further and rate is None and made is None:
+        return example
+    return replace(example, further=tuple(further), pass_rate=rate, provenance=made, copy=copy_of(row))
+
+
+def copy_of(row: RawRow) -> int:
+    """Number of a synthetic row's wanted repeat, 0 to MAX_COPIES - 1; 0 for every other row."""
+    copy = row.get("copy")
+    wanted = isinstance(copy, int) and 0 < copy < MAX_COPIES and provenance_of(row) is not None
+    return int(copy) if wanted else 0  # type: ignore[call-overload]
+
+
+def provenance_of(row: RawRow) -> dict[str, str | int] | None:
+    """Where a synthetic row is from (PROVENANCE); None for a row that does not say it."""
+    generator, seed, parent = (row.get(name) for name in PROVENANCE[:3])
+    if not (isinstance(generator, str) and isinstance(seed, int) and isinstance(parent, str)):
+        return None
+    given = ((name, row.get(name)) for name in PROVENANCE)
+    return {
+        name: value[:PROVENANCE_CHARS] if isinstance(value, str) else value
+        for name, value in given
+        if isinstance(value, str | int)
+    }
 
 
 def read_row(row: RawRow) -> Example | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain_crew.errors import ModelError
+from posttrain_crew.tools.data.turn_end import end_ids, prepare_for_chat
 
 __all__ = ["load_for_replies"]
 
@@ -27,6 +28,9 @@ def load_for_replies(folder: Path) -> tuple[Any, Any, str]:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"the model {folder} does not load: {str(error)[:500]}") from error
+    if tokenizer.chat_template:
+        prepare_for_chat(tokenizer, model.generation_config.eos_token_id)  # a reply ends with its turn
+        model.generation_config.eos_token_id = end_ids(tokenizer.eos_token_id, model.generation_config.eos_token_id)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, model.to(device).eval(), device

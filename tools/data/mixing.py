@@ -6,8 +6,8 @@ follow them, within bounds: `cap` rows of a source at most, `min_share` of the f
 bound takes from one source goes to the others; a minimum that a small source cannot fill makes the file smaller.
 
 Order: `interleaved` spreads every source evenly, `length` goes from short to long, `difficulty` from what the student
-answers to what it does not (`pass_rate` of a row, 0-1). TRL shuffles: a curriculum needs a trainer that keeps the order
-of the file (`train_sampling_strategy: sequential`).
+answers to what it does not (`pass_rate` of a row, 0-1). TRL shuffles: the trainer's desk tells it not to
+(`train_sampling_strategy: sequential`, in GRPO `shuffle_dataset: false`) where the training set has such an order.
 
 The same sources, settings and seed give the same bytes.
 """

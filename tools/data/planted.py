@@ -5,8 +5,8 @@ For measuring what the contamination check finds and what it accuses wrongly, on
 frames of questions. Same items and seed, same rows.
 
 Kinds that must be found: exact, reordered_choices, reworded, arabic_digits, devanagari_digits, fullwidth_digits,
-spelled_numbers, thousands_separators, other_units. Kinds that must not: other_numbers (the same template with other
-numbers).
+spelled_numbers, thousands_separators, other_units, tex, html, powers_of_ten. Kinds that must not: other_numbers (the
+same template with other numbers).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from posttrain_crew.tools.data.reader import RawRow
 from posttrain_crew.tools.sources import BenchmarkItem
@@ -23,6 +24,7 @@ __all__ = ["DISGUISES", "LETTERS", "dressed", "other_numbers", "plant", "reorder
 
 LETTERS = "ABCDEFGHIJ"
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\d|[^\W\d_]{1,8}\d)")
+_UNIT_POWER = re.compile(r"(?<=/)(s|m|cm)(2|3)\b")
 
 # fmt: off
 _SYNONYMS = {
@@ -190,6 +192,32 @@ def _other_units(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | Non
     return None if question == item.question else replace(item, question=question)
 
 
+def _in_tex(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | None:
+    """Numbers as formulas, powers of units in braces, choices in dollars."""
+    question = _NUMBER.sub(lambda found: f"$\\mathrm{{{found[0]}}}\\,$", item.question)
+    question = _UNIT_POWER.sub(r"\1^{\2}", question)
+    choices = tuple(f"${choice}$" for choice in item.choices)
+    return None if question == item.question else replace(item, question=question, choices=choices)
+
+
+def _in_html(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | None:
+    question = _NUMBER.sub(lambda found: f"<b>{found[0]}</b>", item.question).replace(" the ", "&nbsp;<i>the</i> ")
+    question = _UNIT_POWER.sub(r"\1<sup>\2</sup>", question)
+    return None if question == item.question else replace(item, question=f"<p>{question}</p>")
+
+
+def _powers_of_ten(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | None:
+    """`48` as `4.8e1`, `4.8 x 10^1` or `$4.8\\times10^{1}$`."""
+    forms = ("{}e{}", "{} x 10^{}", "${}\\times10^{{{}}}$", "{}\u00b710<sup>{}</sup>")
+
+    def written(found: re.Match[str]) -> str:
+        mantissa, _, exponent = f"{Decimal(found[0]):.12e}".partition("e")
+        return rng.choice(forms).format(mantissa.rstrip("0").rstrip("."), int(exponent))
+
+    question = _NUMBER.sub(written, item.question)
+    return None if question == item.question else replace(item, question=question)
+
+
 def other_numbers(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | None:
     """The same template with other numbers: another question. None where there are no numbers."""
     # far enough that the row is not by chance the next item of a templated benchmark
@@ -211,6 +239,9 @@ DISGUISES: dict[str, Disguise] = {
     "spelled_numbers": _spelled_numbers,
     "thousands_separators": _separated,
     "other_units": _other_units,
+    "tex": _in_tex,
+    "html": _in_html,
+    "powers_of_ten": _powers_of_ten,
 }
 
 

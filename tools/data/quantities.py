@@ -1,7 +1,8 @@
 """A text as the contamination check reads it: its words with every number in one form, and the numbers themselves.
 
-`Forty-two`, `４２`, `٤٢` and `42.0` are the same word, so are `12,000`, `12 000` and `12'000`, and `kilograms` after a
-number is `kg`. Values are kept in three ways, because a text in other words may spell a number or change its unit:
+`Forty-two`, `４２`, `٤٢` and `42.0` are the same word, so are `12,000`, `12 000` and `12'000`, `1.5e-3`, `1.5 x 10^-3`
+and `0.0015`, and `kilograms` after a number is `kg`; TeX and HTML are taken off (markup.py). Values are kept in three
+ways, because a text in other words may spell a number or change its unit:
 
     digits   written with digits
     spelled  written as words; `one` is a pronoun as often as a number, so that a 1 counts among digits only
@@ -15,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from posttrain_crew.tools.data.markup import unmarked, written_out
 from posttrain_crew.tools.data.text import STOP_WORDS, folded
 
 __all__ = ["NumberKey", "Reading", "read_text", "stems"]
@@ -29,7 +31,7 @@ _GROUPED = re.compile(r"(?<=\d)[,'_](?=\d{3}(?!\d))")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d|[.,]\d{3})")
 _DOTTED = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{3}){2,}(?![\d.])")
 _DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d{1,2}\s?[a-z%°])")
-_POWER = re.compile(r"(?<=[a-z])\^\{?(-?\d+)\}?")
+_POWER = re.compile(r"(?<=[a-z])\^\{?[+-]?(\d+)\}?")
 _JOINT = re.compile(r"\d[,'_. ]\d|\^")
 _DIGIT = re.compile(r"\d")
 
@@ -118,11 +120,11 @@ class Reading:
 
 def read_text(text: str) -> Reading:
     """Words and numbers of a text."""
-    plain = folded(text)
+    plain = unmarked(folded(text))
     digits: NumberKey = ()
     spelled: list[str] = []
     if _DIGIT.search(plain) is not None:
-        plain = _digits_joined(plain)
+        plain = written_out(_digits_joined(plain))
         digits = tuple(sorted(map(_canonical, _VALUE.findall(plain))))
     words = _TOKEN.findall(plain)
     if not _NUMBER_WORDS.isdisjoint(words):
@@ -222,7 +224,7 @@ def _values(words: list[str]) -> list[int]:
 def _scaled(plain: str, every: list[str]) -> NumberKey:
     """All numbers, those before a metric unit in its base unit, ten digits."""
     if _RESCALED.search(plain) is None:
-        return tuple(sorted(value for value in every if value != "1"))
+        return tuple(sorted(_ten_digits(value) for value in every if value != "1"))
     values: list[str] = []
 
     def base(match: re.Match[str]) -> str:
@@ -231,8 +233,13 @@ def _scaled(plain: str, every: list[str]) -> NumberKey:
         return " "
 
     rest = _MEASURED.sub(base, plain)
-    values += map(_canonical, _VALUE.findall(rest))
+    values += map(_ten_digits, _VALUE.findall(rest))
     return tuple(sorted(value for value in values if value != "1"))
+
+
+def _ten_digits(number: str) -> str:
+    """A number as those with a unit are written: `0.000000001` is `1e-09`."""
+    return f"{float(number[:300]):.10g}"
 
 
 def _canonical(number: str) -> str:

@@ -128,8 +128,21 @@ def list_datasets(target: Target, cache: Path, seed: int, shipped: bool = True) 
 
 
 def is_denied(dataset: Dataset, patterns: Iterable[str]) -> str | None:
-    """The pattern of a deny list that a dataset, its title or one of its named sources meets, or None."""
-    return denied_name([dataset.name, dataset.card.title or "", *dataset.card.source_datasets], patterns)
+    """The pattern of a deny list that a dataset, its title, the repository that it was brought from or one of its named
+    sources meets, or None."""
+    names = [dataset.name, dataset.card.title or "", _repository(dataset.folder), *dataset.card.source_datasets]
+    return denied_name(names, patterns)
+
+
+def _repository(folder: Path) -> str:
+    """Where a folder, or the folder of a single file, was brought from (hub/fetch.py); empty where it was not."""
+    for place in (folder / FETCH_FILE, folder.parent / FETCH_FILE):
+        try:
+            about = json.loads(place.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        return str(about.get("repository") or "")[:200] if isinstance(about, dict) else ""
+    return ""
 
 
 def denied_name(names: Iterable[str], patterns: Iterable[str]) -> str | None:
@@ -273,7 +286,7 @@ def _jsonl_rows(path: Path) -> Iterator[RawRow | None]:
 def _json_rows(path: Path) -> Iterator[RawRow | None]:
     """A list of objects, an object with such a list in it, or lines of objects under the wrong suffix."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             first = stream.read(_BLOCK).lstrip(_BLANK)
             if first.startswith("["):
                 yield from (_row(value, path) for value in _elements(stream, first[1:], path))
@@ -288,10 +301,29 @@ def _json_rows(path: Path) -> Iterator[RawRow | None]:
     except (OSError, ValueError, RecursionError) as error:
         raise broken_file(path, error) from error
     if isinstance(value, dict):
-        value = next((part for part in value.values() if isinstance(part, list)), [value])
+        value = _only_list(value, path)
     if not isinstance(value, list):
         raise DatasetError(f"{path} must hold a list of objects, or an object with such a list in it.")
     yield from (_row(each, path) for each in value)
+
+
+def _only_list(value: dict[str, object], path: Path) -> object:
+    """The list of rows in an object, or the object as the only row. Raises DatasetError where lists are several."""
+    if len(value) == 1 and isinstance(part := next(iter(value.values())), list):
+        return part
+    lists = {str(name): part for name, part in value.items() if isinstance(part, list) and _has_objects(part)}
+    if len(lists) < 2:
+        return next(iter(lists.values()), [value])
+    if "train" in lists:
+        return lists["train"]
+    raise DatasetError(
+        f"{path} holds several lists of objects ({', '.join(lists)[:200]}), and none is called `train`: which one is "
+        "the data cannot be told. Write the right one to a file of its own."
+    )
+
+
+def _has_objects(part: list[object]) -> bool:
+    return any(isinstance(each, dict) for each in part[:100])
 
 
 def _elements(stream: TextIO, text: str, path: Path) -> Iterator[object]:
@@ -324,7 +356,8 @@ def _parsed(line: bytes, path: Path) -> RawRow | None:
 
 
 def _row(value: object, path: Path) -> RawRow | None:
-    """A row with everything in it bounded, or None for what is no object. Raises DatasetError of too many columns."""
+    """A row with everything in it bounded; None for what is no object, or holds half of a surrogate pair (`\\ud83d`),
+    which is no text and can be written nowhere. Raises DatasetError of too many columns."""
     if not isinstance(value, dict):
         return None
     if len(value) > MAX_COLUMNS:
@@ -332,19 +365,29 @@ def _row(value: object, path: Path) -> RawRow | None:
             f"{path}: a row has {len(value)} columns, and {MAX_COLUMNS} are read at most. Leave it out, or convert it "
             "to the few columns that training needs."
         )
-    return {str(name): _bounded(part) for name, part in value.items()}
+    try:
+        return {_text(str(name)): _bounded(part) for name, part in value.items()}
+    except UnicodeEncodeError:
+        return None
+
+
+def _text(value: str) -> str:
+    """The text as it is. Raises UnicodeEncodeError where it is none."""
+    if not value.isascii():
+        value.encode()
+    return value
 
 
 def _bounded(value: object, depth: int = 0) -> object:
     """Texts cut, lists cut, binary and what is nested too deeply replaced by None."""
     if isinstance(value, str):
-        return value[:MAX_FIELD_CHARS]
+        return _text(value[:MAX_FIELD_CHARS])
     if isinstance(value, bytes | bytearray) or depth > MAX_DEPTH:
         return None
     if isinstance(value, list):
         return [_bounded(item, depth + 1) for item in value[:1000]]
     if isinstance(value, dict):
-        return {str(name)[:200]: _bounded(item, depth + 1) for name, item in islice(value.items(), 1000)}
+        return {_text(str(name)[:200]): _bounded(item, depth + 1) for name, item in islice(value.items(), 1000)}
     return value
 
 

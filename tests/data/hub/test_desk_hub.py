@@ -141,6 +141,18 @@ def test_a_part_or_a_copy_is_told(workspace: Workspace, tmp_path: Path) -> None:
     assert {each["rows"] for each in DataDesk(workspace).list_candidates()} == {20, 40}
 
 
+def test_what_a_set_really_is_stands_on_the_blackboard(workspace: Workspace, tmp_path: Path) -> None:
+    table = b"question,answer\nWhat is it?,A\nWhat, now?,B\n"
+    with TinyHub("only/test", {"test.csv": table}).served() as tiny:
+        services = Services.parse("loopback", Settings(loopback_url=tiny.url), tmp_path / "cache" / "own")
+        desk = DataDesk(dataclasses.replace(workspace, services=services))
+        assert len(desk.fetch_dataset("only/test")["notes"]) == 2
+    told = incidents(workspace)
+    assert "only test.csv" in told["dataset only/test: no training split"]
+    assert any("1 rows of test.csv have not the 2 values" in what for what in told.values())
+    assert any("no training split" in note for note in desk.list_candidates()[0]["notes"])
+
+
 def test_a_dataset_is_looked_at_before_it_is_fetched(workspace: Workspace, world: Loopback) -> None:
     desk = DataDesk(workspace)
     before = desk.profile_dataset(DUMP)

@@ -134,6 +134,12 @@ def test_bombs_and_damage_are_refused(make_fetcher: MakeFetcher) -> None:
         ({"train.jsonl.gz": gzip.compress(LINES)[:100]}, "cannot be unpacked"),
         ({"train.csv": ",".join(f"c{number}" for number in range(2000)).encode() + b"\n1\n"}, "2000 columns"),
         ({"train.csv": b"a\n" + b"x" * (9 * 2**20)}, "line of more than 8 MiB"),
+        ({"train.csv": "question,answer\nWer fährt?,Müller\n".encode("latin-1")}, "no UTF-8 text .byte 0xe4"),
+        ({"train.csv": "question,answer\nWho?,me\n".encode("utf-16")}, "no UTF-8 text"),
+        ({"train.csv": b"question,answer,question\na,b,c\n"}, "names question more than once"),
+        ({"train.csv": b'question,answer\n"never closed,b\nc,d\n'}, "cannot be unpacked: Error: unexpected end"),
+        ({"train.json": json.dumps([{"text": "café"}], ensure_ascii=False).encode("latin-1")}, "UnicodeDecodeError"),
+        ({"train.json": b'{"test": [{"a": 1}], "dev": [{"a": 2}]}'}, "several lists of objects .test, dev."),
         ({"train.jsonl": wide}, "1500 columns"),
         ({"train.parquet": b"PAR1 nothing"}, "cannot be read"),
     ):
@@ -142,6 +148,39 @@ def test_bombs_and_damage_are_refused(make_fetcher: MakeFetcher) -> None:
             with pytest.raises(DatasetError, match=said) as caught:
                 fetcher.fetch("evil/set")
         assert str(fetcher.root) not in str(caught.value) and fetched_datasets(fetcher.root) == []
+
+
+def as_parquet() -> bytes:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([ROW]), buffer)
+    return bytes(buffer.getvalue())
+
+
+def test_what_a_table_lacks_is_told(make_fetcher: MakeFetcher) -> None:
+    table = b",question,answer\n0,What is it?,A\n1,What, now?,B\n2,short\n3,And then?,C\n"
+    with TinyHub("some/set", {"train.csv": table}).served() as tiny:
+        fetcher = make_fetcher(tiny.url)
+        made = fetcher.fetch("some/set")
+    rows = list(open_dataset(place_of(fetcher.root, "some/set")).rows())
+    assert rows[0] == {"column_1": "0", "question": "What is it?", "answer": "A"} and rows[1:3] == [None, None]
+    assert len(rows) == 4 and made.notes == made.files[0].notes
+    assert ["without a name were called column_1" in made.notes[0], "2 rows of" in made.notes[1]] == [True, True]
+    assert fetched_datasets(fetcher.root)[0][0].notes == made.notes
+
+
+def test_a_set_without_a_training_split_says_so(make_fetcher: MakeFetcher) -> None:
+    split = {"config_name": "main", "data_files": [{"split": "test", "path": "a*"}, {"split": "dev", "path": "b*"}]}
+    for hub, names in (
+        (TinyHub("one/set", {"test.jsonl": LINES}), ["test.jsonl"]),
+        (TinyHub("two/set", {"a.jsonl": LINES, "b.jsonl": LINES}, card={"configs": [split]}), ["dev", "test"]),
+        (TinyHub("three/set", {"load.py": b"1"}, copy={"main/test/0.parquet": as_parquet()}), ["test"]),
+        (TinyHub("four/set", {"train.jsonl": LINES, "test.jsonl": LINES}), []),
+        (TinyHub("five/set", {"fr.jsonl": LINES, "en.jsonl": LINES}), []),
+    ):
+        with hub.served() as tiny:
+            made = make_fetcher(tiny.url).fetch(tiny.id)
+        assert made.held_out == names
+        assert any("it has no training split" in note for note in made.notes) == bool(names)
 
 
 def test_bounds_on_bytes_files_and_disk(make_fetcher: MakeFetcher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,7 @@ def test_files_by_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "bench/test.jsonl": lines,
         "bench/dev.bin": b"x",
         "notes/dev.jsonl": b'{"a": 1}\n',
+        "cut/dev.csv": table + b"4 + 4?,8\n",
         "odd/dev.csv": b"question,first,second,answer\n2 + 2?,3,4,B\n",
     }
     with TinyHub("some/bench", files).served() as tiny:
@@ -84,6 +85,7 @@ def test_files_by_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             ("some/bench:bench/{split}.bin", TargetError, "no file that crew reads"),
             ("some/bench:notes/{split}.jsonl", DatasetError, "no benchmark item"),
             ("some/bench:odd/{split}.csv", DatasetError, "its columns are question, first, second, answer"),
+            ("some/bench:cut/{split}.csv", DatasetError, "1 of 3 rows of the benchmark file .* cannot be read"),
             ("some/bench:none/{split}.jsonl", NotFoundError, "404"),
         ):
             with pytest.raises(error, match=said):

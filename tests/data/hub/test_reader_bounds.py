@@ -113,6 +113,16 @@ def test_json_of_any_shape_is_read_one_row_at_a_time(tmp_path: Path, monkeypatch
         rows(tmp_path / "x.json")
 
 
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    """It can be parsed, but not written, counted in tokens or put on the blackboard: the row is unreadable."""
+    good, bad = '{"text": "caf\\u00e9 \\ud83d\\ude00", "n": 1}', '{"text": ["cut \\ud83d"], "n": 2}'
+    (tmp_path / "rows.jsonl").write_text(f'{good}\n{bad}\n{{"\\ud83d": 1}}\n{good}\n')
+    (tmp_path / "list.json").write_text(f"[{good}, {bad}, {good}]")
+    row = {"text": "café 😀", "n": 1}
+    assert list(open_dataset(tmp_path / "rows.jsonl").rows()) == [row, None, None, row]
+    assert list(open_dataset(tmp_path / "list.json").rows()) == [row, None, row]
+
+
 def test_a_deny_list_sees_configurations_and_last_names() -> None:
     assert denied_name(["Idavidrein/gpqa:gpqa_main"], ["idavidrein/GPQA"]) == "idavidrein/GPQA"
     assert denied_name(["someone/SuperGPQA-copy"], ["*supergpqa*"]) and denied_name(["a/gpqa"], ["gpqa"])

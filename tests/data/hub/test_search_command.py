@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import unquote_plus
 
 import pytest
 import typer
@@ -57,3 +58,20 @@ def test_a_hub_that_is_down_ends_with_code_5(app: typer.Typer, world: Loopback) 
     assert isinstance(done.exception, ServiceUnavailableError) and done.exception.exit_code == 5
     done = CliRunner().invoke(app, ["search", "science", "--sources", "shipped"])
     assert isinstance(done.exception, InputError)
+
+
+def test_a_query_without_a_telling_word_is_no_empty_hub(app: typer.Typer, world: Loopback) -> None:
+    world.requests.clear()
+    for query in ("x", "the data set", "?? &&"):
+        done = CliRunner().invoke(app, ["search", query, "--sources", "loopback"])
+        assert isinstance(done.exception, InputError) and "tells one dataset from another" in str(done.exception), query
+    assert not world.requests
+    done = CliRunner().invoke(app, ["search", "数学 médecine", "--sources", "loopback"])
+    asked = {unquote_plus(str(request.query)) for request in world.requests}
+    assert done.exit_code == 0 and any("数学 médecine" in query for query in asked), asked
+
+
+def test_nothing_found_because_a_part_failed_is_code_5(app: typer.Typer, world: Loopback) -> None:
+    world.faults.add("hub", "503", times=None, path="/api/papers/")
+    done = CliRunner().invoke(app, ["search", "--paper", "2609.99999", "--sources", "loopback"])
+    assert done.exit_code == 5 and "not all questions were answered" in done.stdout

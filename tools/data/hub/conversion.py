@@ -1,5 +1,7 @@
 """csv, tsv and packed files as JSON Lines, line by line, with a bound on what they unpack to. Nothing is guessed: every
-value of a csv stays the text that it is, an empty one becomes null."""
+value of a csv stays the text that it is, an empty one becomes null. A table in another encoding than UTF-8, with two
+columns of one name or with quotes that do not close is refused; a row with more or fewer values than the header has
+becomes `null`, a row that cannot be read, and is counted in what is told."""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import gzip
 import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -31,12 +34,14 @@ def needs_conversion(path: str) -> bool:
     return suffix_of(path) not in _AS_THEY_ARE
 
 
-def to_jsonl(source: Path, to: Path, *, max_bytes: int) -> None:
-    """Write a csv, tsv, ndjson or gz file as JSON Lines.
+def to_jsonl(source: Path, to: Path, *, max_bytes: int) -> list[str]:
+    """Write a csv, tsv, ndjson or gz file as JSON Lines. Returns what is not as it was, a line each.
 
     Raises:
-        DatasetError: it is damaged, has too many columns or too long a field, or unpacks to more than `max_bytes`.
+        DatasetError: it is damaged, no UTF-8, has too many columns, two of one name or too long a field, or unpacks to
+            more than `max_bytes`.
     """
+    notes: list[str] = []
     kind = suffix_of(source.name).removesuffix(".gz")
     if source.name.endswith(".gz"):
         max_bytes = min(max_bytes, max(BOMB_BYTES, BOMB_RATIO * source.stat().st_size))
@@ -44,19 +49,25 @@ def to_jsonl(source: Path, to: Path, *, max_bytes: int) -> None:
     try:
         with _opened(source) as stream, part.open("wb") as out:
             if kind in (".csv", ".tsv"):
-                _table(stream, out, "\t" if kind == ".tsv" else ",", source, max_bytes)
+                notes = _table(stream, out, "\t" if kind == ".tsv" else ",", source, max_bytes)
             elif kind == ".json":
                 _list(stream, out, source, max_bytes)
             else:
                 _copy(stream, out, source, max_bytes)
         part.replace(to)
-    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"the table {source.name} is no UTF-8 text (byte {error.object[error.start]:#04x}: {error.reason}), and "
+            "crew does not guess encodings: a wrong guess changes letters in silence. Leave it out, or make it UTF-8."
+        ) from error
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise DatasetError(
             f"the data file {source.name} cannot be unpacked: {type(error).__name__}: {str(error)[:200]}. It is "
             "damaged, or not what its suffix says; leave the dataset out."
         ) from error
     finally:
         part.unlink(missing_ok=True)
+    return notes
 
 
 def _opened(source: Path) -> IO[bytes]:
@@ -87,25 +98,44 @@ def _list(stream: IO[bytes], out: IO[bytes], source: Path, max_bytes: int) -> No
         plain.unlink(missing_ok=True)
 
 
-def _table(stream: IO[bytes], out: IO[bytes], delimiter: str, source: Path, max_bytes: int) -> None:
+def _table(stream: IO[bytes], out: IO[bytes], delimiter: str, source: Path, max_bytes: int) -> list[str]:
     # the module's own bound of 128 KiB is below what a worked solution may take; it is one for the whole process
     csv.field_size_limit(MAX_FIELD_CHARS)
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-    rows = csv.reader(_lines(text, source, max_bytes), delimiter=delimiter)
-    header = next(rows, [])
-    if len(header) > MAX_COLUMNS:
-        raise DatasetError(
-            f"{source.name} has {len(header)} columns, and {MAX_COLUMNS} are read at most: leave it out."
-        )
-    size = 0
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    rows = csv.reader(_lines(text, source, max_bytes), delimiter=delimiter, strict=True)
+    header, notes = _header(next(rows, []), source)
+    size = odd = 0
     for row in rows:
         if row:
-            values = {name: value or None for name, value in zip(header, row, strict=False)}
-            line = json.dumps(values, ensure_ascii=False).encode(errors="replace") + b"\n"
+            values = None
+            if len(row) == len(header):
+                values = {name: value or None for name, value in zip(header, row, strict=True)}
+            odd += values is None
+            line = json.dumps(values, ensure_ascii=False).encode() + b"\n"
             size += len(line)
             if size > 2 * max_bytes:  # names of columns stand in each line
                 raise _too_large(source, 2 * max_bytes)
             out.write(line)
+    if odd:
+        notes.append(
+            f"{odd} rows of {source.name} have not the {len(header)} values that its header names: they count as rows "
+            "that cannot be read"
+        )
+    return notes
+
+
+def _header(names: list[str], source: Path) -> tuple[list[str], list[str]]:
+    """The columns of a table, those without a name numbered, and what is told of that."""
+    if len(names) > MAX_COLUMNS:
+        raise DatasetError(f"{source.name} has {len(names)} columns, and {MAX_COLUMNS} are read at most: leave it out.")
+    header = [name if name.strip() else f"column_{number}" for number, name in enumerate(names, start=1)]
+    if twice := sorted(name for name, count in Counter(header).items() if count > 1):
+        raise DatasetError(
+            f"the header of {source.name} names {', '.join(twice)[:200]} more than once: which of the columns is meant "
+            "cannot be told. Leave it out, or rename them."
+        )
+    new = [name for name, given in zip(header, names, strict=True) if name != given]
+    return header, [f"columns of {source.name} without a name were called {', '.join(new)[:200]}"] if new else []
 
 
 def _lines(text: io.TextIOWrapper, source: Path, max_bytes: int) -> Iterator[str]:

@@ -30,7 +30,7 @@ MAX_NAMED = 40
 MAX_LOOKED_AT = 40
 """Datasets that words alone found and whose files are looked at, best first."""
 USEFUL_SIZES = frozenset({"1K<n<10K", "10K<n<100K", "100K<n<1M"})
-_WORD = re.compile(r"[a-z0-9]{3,}")
+_WORD = re.compile(r"[^\W_]{3,}|[^\x00-\x7f\W_]{2}")
 _COMMON = frozenset({
     "and", "are", "data", "dataset", "datasets", "for", "from", "model", "models", "question", "questions", "set",
     "sets", "that", "the", "their", "this", "train", "training", "which", "with",
@@ -125,6 +125,11 @@ def discover(hub: HubDatasets, needs: Needs) -> Discovery:
     if not 1 <= needs.limit <= 100:
         raise InputError(f"limit is {needs.limit}; it must be 1 to 100.")
     search = _Search(hub, needs)
+    if not (search.words or needs.task or needs.papers or needs.named or needs.size):
+        raise InputError(
+            f"no word of {needs.query.strip()[:100]!r} tells one dataset from another: give words of three letters or "
+            "more, a task or a paper."
+        )
     search.by_name()
     search.by_papers()
     search.by_words()
@@ -148,7 +153,7 @@ class _Seen:
 class _Search:
     def __init__(self, hub: HubDatasets, needs: Needs) -> None:
         self._hub, self._needs = hub, needs
-        self._words = [word for word in dict.fromkeys(_WORD.findall(needs.query.lower())) if word not in _COMMON]
+        self.words = [word for word in dict.fromkeys(_WORD.findall(needs.query.lower())) if word not in _COMMON]
         self._seen: dict[str, _Seen] = {}
         self.found = Discovery()
         self.errors: list[ServiceError] = []
@@ -189,7 +194,7 @@ class _Search:
     def by_words(self) -> None:
         """Datasets whose names have the words, all of them and one by one, and those of the task."""
         needs = self._needs
-        if not (self._words or needs.task or needs.size):
+        if not (self.words or needs.task or needs.size):
             return
         search = partial(
             self._hub.search,
@@ -198,7 +203,7 @@ class _Search:
             tags=[f"license:{needs.licence}"] if needs.licence else [],
             limit=PER_QUESTION,
         )
-        texts = [" ".join(self._words), *self._words[:MAX_WORDS]] if self._words else [""]
+        texts = [" ".join(self.words), *self.words[:MAX_WORDS]] if self.words else [""]
         for text in dict.fromkeys(texts):
             asked = f"datasets with {text!r} in the name" if text else "datasets of the task or size"
             hits = self._asked(asked, partial(search, text))
@@ -289,8 +294,8 @@ class _Search:
         if info is None:
             return score, reasons
         text = " ".join([name, *info.tags, info.description]).lower()
-        if matched := [word for word in self._words if word in text]:
-            score += 2.0 * len(matched) / len(self._words)
+        if matched := [word for word in self.words if word in text]:
+            score += 2.0 * len(matched) / len(self.words)
             reasons.append(f"matches {', '.join(matched)}")
         if self._needs.task and self._needs.task in info.tagged("task_categories"):
             score += 1.0

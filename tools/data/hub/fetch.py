@@ -27,7 +27,7 @@ from posttrain_crew.files import atomic_write_json, atomic_write_text, sha256_fi
 from posttrain_crew.tools.data.hub.client import DatasetInfo, HubDatasets, HubFile, checked_id
 from posttrain_crew.tools.data.hub.conversion import needs_conversion, to_jsonl
 from posttrain_crew.tools.data.hub.datasets_server import PARQUET_REVISION, DatasetsServer, ParquetFile
-from posttrain_crew.tools.data.hub.files import Choice, LeftOut, choose, local_name
+from posttrain_crew.tools.data.hub.files import Choice, LeftOut, choose, is_held_out, local_name
 from posttrain_crew.tools.data.parquet_layout import layout
 from posttrain_crew.tools.data.reader import FETCH_FILE, open_dataset
 
@@ -55,6 +55,8 @@ class FetchedFile(_Record):
     """As it was brought."""
     sha256: str
     """Of what was brought, before any conversion."""
+    notes: list[str] = []
+    """What its conversion changed."""
 
 
 class Fetched(_Record):
@@ -70,6 +72,8 @@ class Fetched(_Record):
     config: str | None
     licence: str | None
     files: list[FetchedFile]
+    held_out: list[str] = []
+    """Names of the splits that were brought, where there is no training split."""
     left_out: list[dict[str, str]] = []
     """path and reason; at most MOST_LEFT_OUT."""
     partial: bool
@@ -152,14 +156,20 @@ class Fetcher:
             notes.append(f"code in the repository was left there and not run: {', '.join(scripts[:5])}")
         if info.unlisted_files:
             notes.append(f"{info.unlisted_files} further files were not looked at")
-        files, source = choice.files, revision
+        files, source, held_out = choice.files, revision, choice.held_out
         if not files:
-            files, source = self._parquet_copy(info, config, choice, notes)
+            files, source, held_out = self._parquet_copy(info, config, choice, notes)
             via = f"{PARQUET_REVISION} at {source}" if source != PARQUET_REVISION else PARQUET_REVISION
+        if held_out:
+            notes.append(
+                f"it has no training split: what was brought is called {', '.join(held_out)}, as the items of a "
+                "benchmark are. Find out what it is before it is trained on"
+            )
         kept, over = self._within_bounds(files)
         self._check_disk(kept)
         brought = self._bring(workshop, info.id, source, kept)
         self._card(workshop, info, revision)
+        notes += [note for file in brought for note in file.notes]
         left = [*choice.left_out, *over]
         if choice.other_configs:
             notes.append(f"further configurations: {', '.join(choice.other_configs[:20])}")
@@ -172,6 +182,7 @@ class Fetcher:
             config=config or choice.config,
             licence=info.licence,
             files=brought,
+            held_out=list(held_out),
             left_out=[{"path": each.path, "reason": each.reason} for each in left[:MOST_LEFT_OUT]],
             partial=bool(over),
             notes=[note[:500] for note in notes],
@@ -180,8 +191,9 @@ class Fetcher:
 
     def _parquet_copy(
         self, info: DatasetInfo, config: str | None, choice: Choice, notes: list[str]
-    ) -> tuple[tuple[HubFile, ...], str]:
-        """Files of the viewer's parquet copy, for a repository whose own files are not read, and their revision."""
+    ) -> tuple[tuple[HubFile, ...], str, tuple[str, ...]]:
+        """Files of the viewer's parquet copy, for a repository whose own files are not read; their revision; the names
+        of their splits where none is for training."""
         held = ", ".join(sorted({Path(each.path).suffix or each.path for each in choice.left_out})[:10]) or "no files"
         lacks = f"{info.id} has no data file that crew reads ({held})"
         try:
@@ -208,7 +220,9 @@ class Fetcher:
             notes.append("the copy covers only the first part of the dataset")
         if others := sorted({f.config for f in told.files} - {f.config for f in chosen}):
             notes.append(f"further configurations: {', '.join(others[:20])}")
-        return tuple(HubFile(f.path, f.size, None) for f in chosen), source
+        splits = {f.split for f in chosen}
+        held_out = tuple(sorted(splits)) if all(map(is_held_out, splits)) else ()
+        return tuple(HubFile(f.path, f.size, None) for f in chosen), source, held_out
 
     def _within_bounds(self, files: Sequence[HubFile]) -> tuple[list[HubFile], list[LeftOut]]:
         """The first files that fit; the others are left out, and told."""
@@ -271,13 +285,14 @@ class Fetcher:
             )
         if needs_conversion(name):
             name = local_name(name.rsplit(".", 2 if name.endswith(".gz") else 1)[0] + ".jsonl")
-            to_jsonl(raw, workshop / "data" / name, max_bytes=budget)
+            notes = to_jsonl(raw, workshop / "data" / name, max_bytes=budget)
             raw.unlink()
         else:
+            notes = []
             if name.endswith(".parquet"):
                 layout(raw)
             raw.replace(workshop / "data" / name)
-        return FetchedFile(path=file.path, name=name, bytes=size, sha256=digest)
+        return FetchedFile(path=file.path, name=name, bytes=size, sha256=digest, notes=notes)
 
     def _card(self, workshop: Path, info: DatasetInfo, revision: str) -> None:
         try:

@@ -18,7 +18,7 @@ from typing import Any
 from posttrain_crew.errors import DatasetError
 from posttrain_crew.tools.data.hub.client import HubFile
 
-__all__ = ["DATA_SUFFIXES", "Choice", "LeftOut", "choose", "local_name", "suffix_of"]
+__all__ = ["DATA_SUFFIXES", "Choice", "LeftOut", "choose", "is_held_out", "local_name", "suffix_of"]
 
 DATA_SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz")
 """What is brought here; csv, tsv, ndjson and gz are converted to jsonl. Nothing else is, scripts and pickles least."""
@@ -48,6 +48,8 @@ class Choice:
     files: tuple[HubFile, ...]
     left_out: tuple[LeftOut, ...]
     other_configs: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+    """Splits, or files, that are taken although they are called test or validation: there are no others."""
 
     @property
     def scripts(self) -> list[str]:
@@ -77,6 +79,7 @@ def choose(files: Iterable[HubFile], card: Mapping[str, Any], config: str | None
         known = ", ".join(list(configs)[:30]) or "(none)"
         raise DatasetError(f"its card names no configuration {config[:100]!r}. Configurations: {known}.")
     chosen = config or next((name for name, (_, default) in configs.items() if default), next(iter(configs), None))
+    matched: dict[str, str] = {}
     if chosen is not None:
         patterns = configs[chosen][0]
         matched = {f.path: split for f in data if (split := _split_of(f.path, patterns)) is not None}
@@ -90,11 +93,18 @@ def choose(files: Iterable[HubFile], card: Mapping[str, Any], config: str | None
         left += rest
         train = {f.path for f in data if _TRAIN.search(f.path.lower())}
         held_out = {f.path for f in data if f.path not in train and (train or _HELD_OUT.search(f.path.lower()))}
-    if len(held_out) == len(data):
-        held_out = set()  # a set that calls all of itself `test` is still the set
+    only: tuple[str, ...] = ()
+    if held_out and len(held_out) == len(data):  # a set that calls all of itself `test` is still the set, and says so
+        only = tuple(sorted({matched[path] if chosen is not None else path for path in held_out}))[:20]
+        held_out = set()
     left += [LeftOut(f.path, "not of the training split") for f in data if f.path in held_out]
     taken = sorted((f for f in data if f.path not in held_out), key=lambda f: f.path)
-    return Choice(chosen, tuple(taken), tuple(left), tuple(name for name in configs if name != chosen))
+    return Choice(chosen, tuple(taken), tuple(left), tuple(name for name in configs if name != chosen), only)
+
+
+def is_held_out(split: str) -> bool:
+    """Whether a split is called test, validation or the like."""
+    return _HELD_OUT.search(split.lower()) is not None
 
 
 def suffix_of(path: str) -> str:

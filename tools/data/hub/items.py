@@ -81,9 +81,15 @@ def _rows(repository: str, path: str, services: Services | None) -> list[RawRow]
                 raw.unlink()
             else:
                 raw.replace(ready)
-    rows = [row for row in open_dataset(ready).rows() if row is not None]
+    read = list(open_dataset(ready).rows())
+    rows = [row for row in read if row is not None]
     if not rows:
         raise DatasetError(f"the benchmark file {path} of {repository} holds no rows. Delete {ready} and try again.")
+    if lost := len(read) - len(rows):  # a leak of such an item would not be seen
+        raise DatasetError(
+            f"{lost} of {len(read)} rows of the benchmark file {path} of {repository} cannot be read, so nothing can "
+            f"be checked against all of it. Delete {ready} and try again; if it stays so, mend the file."
+        )
     return rows
 
 

@@ -110,6 +110,11 @@ class HubShelf:
         if made.via != "files":
             where = f"dataset {made.dataset}: its own files are not read"
             self._incident(where, "; ".join(made.notes), f"the viewer's parquet copy was brought ({made.via})")
+        if made.held_out:
+            what = f"it has no training split, only {', '.join(made.held_out)}"
+            self._incident(f"dataset {made.dataset}: no training split", what, "it is a candidate all the same")
+        for note in (note for file in made.files for note in file.notes):
+            self._incident(f"dataset {made.dataset}: {note[:80]}", note, "the file was converted so")
         if made.partial:
             what = f"only {len(made.files)} of its data files were brought: {made.left_out[-1]['reason']}"
             self._incident(f"dataset {made.dataset}: only a part", what, "the run works with that part")
