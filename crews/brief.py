@@ -21,6 +21,7 @@ from posttrain_crew.entries import (
     WorkResult,
 )
 from posttrain_crew.state import ExperimentView, RunState
+from posttrain_crew.tools.compute.jobs import held_slots
 from posttrain_crew.tools.training.desk import starting_point
 from posttrain_crew.tools.training.estimate import estimate_seconds, rows_of
 from posttrain_crew.tools.workspace import Workspace
@@ -111,7 +112,7 @@ def brief(workspace: Workspace, roster: list[dict[str, Any]], *, refusals: list[
             for entry in board.of(TrainingSet, newest=NEWEST)
         ],
         "running": [_job(job) for job in state.running],
-        "free_slots": max(0, capacity.slots - len(state.running)),
+        "free_slots": max(0, capacity.slots - held_slots(capacity, state.running)),
         "orders": [
             {
                 "id": order.id,

@@ -125,9 +125,10 @@ def _tell(out: Any, label: str, state: str, found: Diagnosis) -> None:
     out.print(f"[bold]{escape(label)}[/bold] ({state}): {found.cause}, confidence {found.confidence:.0%}")
     out.print(f"  {escape(found.advice)}")
     for shown in found.evidence:
-        out.print(
-            f"  {escape(shown.metric)} = {shown.value:g} at step {shown.step} (compared with {shown.threshold:g})"
-        )
+        # "loss is nan": what stands for it on the blackboard, which takes no NaN, is no number to show
+        told = "" if " is " in shown.metric else f" = {shown.value:g}"
+        against = f" (compared with {shown.threshold:g})" if told else ""
+        out.print(f"  {escape(shown.metric)}{told} at step {shown.step}{against}")
     if found.remedy:
         changes = ", ".join(f"{name}: {value}" for name, value in found.remedy.items())
         out.print(f"  try {escape(changes)}")

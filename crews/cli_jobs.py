@@ -43,18 +43,22 @@ def list_(
     """
     from posttrain_crew.crews.jobs_view import rows_of
 
+    _check_backend(compute)
     rows: list[JobRow] = []
     problems: list[str] = []
+    silent: dict[str, str] = {}
     for found in _runs(run, runs_dir):
+        told = len(silent)
         try:
-            listed, trouble = rows_of(found, compute)
+            listed, trouble = rows_of(found, compute, silent)
         except CrewError as error:
             if run is not None:
                 raise
             problems.append(f"{found.id}: {error}")
             continue
         rows += [row for row in listed if run is not None or row.alive]
-        problems += [f"{found.id}: {trouble}"] if trouble else []
+        if trouble and (trouble not in silent.values() or len(silent) > told):  # once for a backend
+            problems.append(trouble)
     for problem in problems:
         typer.echo(f"warning: {problem}", err=True)
     if json_output:
@@ -86,7 +90,7 @@ def logs(
     compute = backend_of(found)
     cursor = 0
     while True:
-        over = compute.status(found.handle) not in ("queued", "running")
+        over = found.state == "ended" or compute.status(found.handle) not in ("queued", "running")
         while (page := compute.stream(found.handle, cursor)).cursor > cursor:
             typer.echo(page.text, nl=False)
             cursor = page.cursor
@@ -119,6 +123,14 @@ def cancel(
         typer.echo(message)
 
 
+def _check_backend(name: str | None) -> None:
+    """Raises InputError, which names the nearest, where there is no such backend."""
+    if name is not None:
+        from posttrain_crew.tools.compute.choose import check_name
+
+        check_name(name)
+
+
 def _runs(run: str | None, runs_dir: Path) -> list[Any]:
     from posttrain_crew.crews.runs import find_run, list_runs
 
@@ -133,9 +145,10 @@ def _find(job: str, run: str | None, runs_dir: Path) -> JobRow:
 
     matches: list[JobRow] = []
     labels: list[str] = []
+    silent: dict[str, str] = {}
     for found in _runs(run, runs_dir):
         try:
-            rows, _ = rows_of(found, None)
+            rows, _ = rows_of(found, None, silent)
         except CrewError:
             if run is not None:
                 raise

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 NO_FIT = 2
+RANK = 16
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +35,7 @@ def plan(
     tokens: Annotated[int | None, typer.Option(help="Of the longest row, or for grpo of the longest prompt.")] = None,
     completion: Annotated[int | None, typer.Option(help="grpo: most tokens that are sampled for one row.")] = None,
     batch: Annotated[int | None, typer.Option(help="Rows, pairs or completions of an optimizer step, in all.")] = None,
-    rank: Annotated[int, typer.Option(help="Rank of the LoRA adapter.")] = 16,
+    rank: Annotated[int, typer.Option(help="Rank of the LoRA adapter, on all linear layers.")] = RANK,
     sampling: Annotated[str, typer.Option(help="grpo: colocate, server or plain.")] = "colocate",
     sharding: Annotated[str | None, typer.Option(help="Use this profile (zero2, zero3, fsdp, ...).")] = None,
     table: Annotated[bool, typer.Option("--table", help="All known models, methods and machines.")] = False,
@@ -56,6 +57,10 @@ def plan(
         raise ConfigError(f"`{sampling}` is no way of sampling: choose colocate, server or plain.")
     if lora and qlora:
         raise ConfigError("`--lora` and `--qlora` exclude each other: choose one.")
+    if method != "grpo" and (completion is not None or sampling != "colocate"):
+        raise ConfigError("`--completion` and `--sampling` are about grpo: leave them out, or give `--method grpo`.")
+    if rank != RANK and not (lora or qlora):
+        raise ConfigError("`--rank` is an adapter's: give `--lora` or `--qlora` with it.")
     from posttrain_crew.tools.training.hardware import find_cluster
     from posttrain_crew.tools.training.planner import plan as planned
     from posttrain_crew.tools.training.planner import usual_request

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from posttrain_crew.crews.cli_common import EXIT_INTERRUPTED, JsonFlag, echo_json
 from posttrain_crew.errors import ConfigError, InputError, JobError
 
+if TYPE_CHECKING:
+    from posttrain_crew.tools.training.config import TrainingConfig
+
 __all__ = ["register"]
 
 METRICS_FILE = "metrics.jsonl"
+ATTEMPT_FILE = "attempt.json"
+"""What the checkpoints in a folder come from: hashes of config and data."""
 POLL_S = 0.5
 TRAIN_TIMEOUT_S = 30 * 24 * 3600.0
 
@@ -107,23 +113,28 @@ def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Training config; the job runs in its folder.")],
     json_output: JsonFlag = False,
 ) -> None:
-    """Run one training job from its config file, with live metrics. The outcome is in outcome.json beside it."""
-    method = _method_of(config)
+    """Run one training job from its config file, with live metrics. The outcome is in outcome.json beside it.
+
+    After a kill, Ctrl-C or a full disk the same command goes on from the last whole checkpoint, as long as config and
+    data are the same.
+    """
     from posttrain_crew.tools.compute.base import JobSpec
     from posttrain_crew.tools.compute.local import LocalCompute
 
+    loaded = _checked(config)
     compute = LocalCompute(slots=1)
     folder = config.resolve().parent
     outcome_file = folder / "outcome.json"
-    if outcome_file.exists():
-        raise ConfigError(
-            f"{folder} holds the outcome of an earlier job ({outcome_file.name}). Copy the config into an empty folder."
-        )
     label = f"train-{folder.name}-{config.stem}"
-    handle = compute.submit(
-        JobSpec(label, f"posttrain_crew.tools.training.{method}", config.resolve(), TRAIN_TIMEOUT_S)
-    )
-    rows = _follow(folder / METRICS_FILE)
+    alive = compute.find(label, folder)
+    if alive is not None and compute.status(alive) == "running":
+        handle = alive
+        _notice(f"the job {label} is running already: these are its metrics")
+    else:
+        environment = _prepared(loaded, folder)
+        module = f"posttrain_crew.tools.training.{loaded.method}"
+        handle = compute.submit(JobSpec(label, module, config.resolve(), TRAIN_TIMEOUT_S, environment))
+    rows = _follow(folder / METRICS_FILE, since=float(handle.id.partition("@")[2]))
     try:
         while True:
             ended = compute.status(handle) not in ("queued", "running")
@@ -134,62 +145,109 @@ def train(
             time.sleep(POLL_S)  # a file that another process appends to has no event to wait for
     except KeyboardInterrupt:
         compute.cancel(handle)
-        typer.echo(f"\ninterrupted: the job {label} was ended.", err=True)
+        typer.echo(f"\ninterrupted: the job {label} was ended; the same command goes on.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if not outcome_file.exists():
-        raise JobError(f"the job {label} ended without an outcome. Its last output:\n{compute.logs(handle, tail=15)}")
+        raise JobError(
+            f"the job {label} was killed: it left no outcome. The same command goes on from its last checkpoint. Its "
+            f"last output:\n{compute.logs(handle, tail=15)}"
+        )
     outcome: dict[str, Any] = json.loads(outcome_file.read_text(encoding="utf-8"))
     if json_output:
         echo_json(outcome)
-    elif outcome.get("ok"):
-        typer.echo(f"done: {outcome.get('steps')} steps, checkpoint {folder / str(outcome.get('checkpoint'))}")
     else:
-        typer.echo(f"error: the job failed ({outcome.get('error_class')}): {outcome.get('message')}", err=True)
+        for note in outcome.get("notes") or []:
+            typer.echo(f"note: {note}")
+        if outcome.get("ok"):
+            typer.echo(f"done: {outcome.get('steps')} steps, checkpoint {folder / str(outcome.get('checkpoint'))}")
+        else:
+            typer.echo(f"error: the job failed ({outcome.get('error_class')}): {outcome.get('message')}", err=True)
     if not outcome.get("ok"):
         raise typer.Exit(2 if outcome.get("error_class") in ("config", "data", "model") else 1)
 
 
-def _method_of(config: Path) -> str:
-    """Check the config as the job will, and say which trainer it is for."""
-    import yaml
-
+def _checked(config: Path) -> TrainingConfig:
+    """The config, checked as the job will check it, and its rewards calibrated."""
     from posttrain_crew.tools.training.config import load
 
-    try:
-        raw = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the training config {config} cannot be read: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"the training config {config} must hold a YAML mapping.")
     loaded = load(config)
     if loaded.method == "grpo":
         from posttrain_crew.tools.training.rewards import check_rewards
 
         names, weights = [spec.name for spec in loaded.reward], [spec.weight for spec in loaded.reward]
         check_rewards(names, loaded.answer_template, loaded.answer_labels, weights)
-    method = str(raw.get("method", ""))
-    if method not in ("sft", "dpo", "grpo"):
-        raise ConfigError(f"the training config {config} needs `method: sft`, `dpo` or `grpo`; {method!r} was given.")
-    return method
+    return loaded
 
 
-def _follow(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """The complete lines that were added to a JSONL file since the last call, for ever."""
-    position, rest = 0, ""
+def _prepared(loaded: TrainingConfig, folder: Path) -> dict[str, str]:
+    """Make the folder of an earlier attempt ready for the next one; the variables of the job.
+
+    Raises:
+        ConfigError: the earlier attempt ended well, or left checkpoints of another config or other data.
+    """
+    from posttrain_crew.files import atomic_write_json, canonical_json, sha256_file, sha256_text
+    from posttrain_crew.tools.training.checkpoints import look
+    from posttrain_crew.tools.training.session import CHECKPOINTS, RESUME_VARIABLE
+
+    outcome_file, record_file = folder / "outcome.json", folder / ATTEMPT_FILE
+    if _read(outcome_file).get("ok"):
+        raise ConfigError(
+            f"{folder} holds a finished job ({outcome_file.name}). Copy the config into an empty folder for another."
+        )
+    data = folder / loaded.data
+    record = {
+        "config": sha256_text(canonical_json(loaded.model_dump(mode="json", exclude={"resume", "max_seconds"}))),
+        "data": sha256_file(data) if data.is_file() else None,
+    }
+    environment: dict[str, str] = {}
+    newest = look(folder / CHECKPOINTS).newest
+    if newest is not None and not loaded.resume:
+        if _read(record_file) != record:
+            raise ConfigError(
+                f"{newest.parent} holds {newest.name} of an attempt that is not known to be of this config and data. "
+                "Set `resume: true` to go on from it nevertheless, or copy the config into an empty folder."
+            )
+        environment[RESUME_VARIABLE] = "1"
+    if newest is not None:
+        _notice(f"going on from {newest.name}")
+    outcome_file.unlink(missing_ok=True)  # of an attempt that failed: whoever waits must not take it for the new one
+    try:
+        atomic_write_json(record_file, record)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror or error}): the job runs there.") from error
+    return environment
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; {} where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _follow(path: Path, since: float) -> Iterator[list[dict[str, Any]]]:
+    """The complete lines of a metrics file that came since the last call, for ever; none from before `since` (Unix
+    time), which an earlier attempt wrote. A job that goes on writes the file anew: then it is read from the start."""
+    position, rest, inode = 0, b"", 0
     while True:
         rows: list[dict[str, Any]] = []
         if path.exists():
-            with path.open(encoding="utf-8") as stream:
+            with path.open("rb") as stream:
+                found = os.fstat(stream.fileno())
+                if found.st_ino != inode or found.st_size < position:
+                    position, rest, inode = 0, b"", found.st_ino
                 stream.seek(position)
                 rest += stream.read()
                 position = stream.tell()
-            *lines, rest = rest.split("\n")
+            *lines, rest = rest.split(b"\n")
             for line in lines:
                 try:
                     row = json.loads(line)
                 except ValueError:
                     continue
-                if isinstance(row, dict):
+                if isinstance(row, dict) and float(row.get("time", since)) >= since:
                     rows.append(row)
         yield rows
 

@@ -37,6 +37,8 @@ class Collector:
         self._followed: set[str] = set()
         self._watches: dict[str, Watch] = {}
         """By the job's entry: a watch raises each alert once."""
+        self._doomed: dict[str, str] = {}
+        """Why a rule wants a job to end, by the job's entry, until its backend has heard it."""
 
     def tick(self, *, orders_at_work: bool) -> None:
         """Look at every running job once, then take the steps that finished jobs ask for.
@@ -70,7 +72,10 @@ class Collector:
         for job in RunState.of(self._board).running:
             handle = handle_of(self._workspace, job)
             if handle is not None and job.body.role in _OURS:
-                self._workspace.compute.cancel(handle)
+                try:
+                    self._workspace.compute.cancel(handle)
+                except JobError as error:
+                    self._incident(f"job {job.body.label}", str(error), "a resume finds it again", job.id)
 
     def abandon_all(self, reason: str) -> None:
         """End the running experiments for good, for example because the time for experiments is used up."""
@@ -168,10 +173,16 @@ class Collector:
         if watch.history:
             self._note_progress(job, experiment, watch.history)
         fatal = [finding for finding in found if finding.stop]
+        if fatal:
+            self._doomed.setdefault(job.id, f"{fatal[0].cause}: {fatal[0].message}")
         handle = handle_of(self._workspace, job)
-        if fatal and handle is not None:
-            self._workspace.compute.cancel(handle)
-            post_outcome(self._workspace, job, stopped=("stopped_by_rule", fatal[0].message))
+        if job.id in self._doomed and handle is not None:
+            try:
+                self._workspace.compute.cancel(handle)
+            except JobError as error:
+                self._incident(f"job {job.body.label}", str(error), "it is tried again until the job has ended", job.id)
+                return
+            post_outcome(self._workspace, job, stopped=("stopped_by_rule", self._doomed[job.id]))
 
     def _note_progress(self, job: Entry[JobStarted], experiment: Experiment, history: list[dict[str, Any]]) -> None:
         first, last = history[0], history[-1]

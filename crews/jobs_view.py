@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from posttrain_crew.blackboard import Blackboard
@@ -12,9 +13,10 @@ from posttrain_crew.errors import CrewError, RunError
 from posttrain_crew.files import atomic_write_text
 from posttrain_crew.rundir import RunDirectory
 from posttrain_crew.settings import Settings
-from posttrain_crew.tools.compute.base import OUTCOME_FILE, Compute, JobHandle
+from posttrain_crew.tools.compute.base import LOG_FILE, OUTCOME_FILE, Compute, JobHandle
 from posttrain_crew.tools.compute.choose import make_backend
 from posttrain_crew.tools.compute.jobs import CANCEL_FILE
+from posttrain_crew.tools.compute.record import load_record
 
 __all__ = ["JobRow", "backend_of", "mark_cancelled", "rows_of"]
 
@@ -67,8 +69,13 @@ def mark_cancelled(row: JobRow) -> None:
         atomic_write_text(row.handle.directory / CANCEL_FILE, "`crew jobs cancel`\n")
 
 
-def rows_of(run: RunDirectory, backend: str | None) -> tuple[list[JobRow], str]:
+def rows_of(run: RunDirectory, backend: str | None, silent: dict[str, str] | None = None) -> tuple[list[JobRow], str]:
     """The run's jobs in their order, orphans last, and what the backend could not say.
+
+    Args:
+        backend: only jobs of this one; None: whichever the run has.
+        silent: backends that do not answer, with what they said: they are not asked again, which may take half a
+            minute each time. One that is found silent here is added.
 
     Raises:
         BlackboardError, RunError: the run cannot be read. CrewError: its backend cannot be made here.
@@ -85,20 +92,26 @@ def rows_of(run: RunDirectory, backend: str | None) -> tuple[list[JobRow], str]:
     name = started.body.compute
     if backend not in (None, name):
         return [], ""
+    silent = {} if silent is None else silent
     compute = _backend(name)
     rows = []
-    trouble = ""
+    trouble = silent.get(name, "")
     alive: list[JobHandle] = []
-    try:
-        alive = compute.alive(run.root)
-    except CrewError as error:
-        trouble = str(error)
+    if not trouble:
+        try:
+            alive = compute.alive(run.root)
+        except CrewError as error:
+            trouble = silent[name] = str(error)
     ids = {handle.label: handle for handle in alive}
     directories = {job.label: run.absolute(job.directory) for job in jobs}
     for job in jobs:
         outcome = outcomes.get(job.label)
-        handle = compute.find(job.label, run.absolute(job.directory))
-        state = "ended" if outcome is not None else _state(compute, handle, trouble)
+        directory = run.absolute(job.directory)
+        if outcome is not None:
+            handle, state = _of_record(name, job.label, directory), "ended"
+        else:
+            handle = _of_record(name, job.label, directory) if trouble else compute.find(job.label, directory)
+            state = _state(compute, handle, trouble)
         ending = "" if outcome is None else "ok" if outcome.ok else str(outcome.error_class)
         rows.append(JobRow(run.id, job.label, job.role, job.subject, name, state, ending, False, handle))
     at_work = {job.label for job in jobs} - outcomes.keys()
@@ -110,7 +123,16 @@ def rows_of(run: RunDirectory, backend: str | None) -> tuple[list[JobRow], str]:
 
 
 def _state(compute: Compute, handle: JobHandle | None, trouble: str) -> str:
-    if handle is None:
-        return "unknown" if trouble else "not submitted"
-    state = compute.status(handle)
-    return "unknown" if trouble and state != "ended" else state
+    if trouble:
+        return "unknown"
+    return "not submitted" if handle is None else compute.status(handle)
+
+
+def _of_record(backend: str, label: str, directory: Path) -> JobHandle | None:
+    """The handle of a job by what its directory holds, without asking the backend; its id is "" for an attempt that a
+    later one followed in the same directory, whose log goes on in the same file."""
+    record = load_record(directory, {"label"}) or {}
+    if record.get("label") != label:
+        return JobHandle(label, backend, directory, "") if (directory / LOG_FILE).exists() else None
+    local = f"{record['pid']}@{record['create_time']}" if "pid" in record else None
+    return JobHandle(label, backend, directory, str(record.get("id") or local or ""))

@@ -28,7 +28,7 @@ from posttrain_crew.entries import (
     WorkOrder,
     WorkResult,
 )
-from posttrain_crew.errors import AgentError, BudgetError, CrewError
+from posttrain_crew.errors import AgentError, BudgetError, CrewError, JobError
 from posttrain_crew.state import RunState
 from posttrain_crew.tasks.contracts import Plan
 from posttrain_crew.tools.workspace import Workspace
@@ -44,6 +44,8 @@ MAX_FAILED_PLANS = 5
 LONGEST_PAUSE_S = 240.0
 PATIENCE_WITH_ORDERS_S = 60.0
 """How long the end waits for agents that are still at work when the search is stopped."""
+ROOM_EVERY_S = 10.0
+"""How often a backend is asked again that does not answer, or has nothing to run on."""
 _NEWS = frozenset(
     body.kind for body in (Decision, Diagnosis, Evaluation, JobOutcome, Recipe, TrainingSet, WorkResult, RunStarted)
 )
@@ -87,6 +89,8 @@ class Loop:
         self._failures = 0
         self._ask_after = 0.0
         self._over_since: float | None = None
+        self._room_after = 0.0
+        self._no_room = ""
 
     def run(self) -> None:
         """Work until the final gate has decided.
@@ -122,8 +126,7 @@ class Loop:
         if state.stop is not None:
             return self._orders_are_over() and final_step(self._workspace, state)
         if (reason := self._stop_rule(state)) is not None:
-            self._collector.abandon_all(reason)
-            self._stop(reason, state)
+            self._abandon(reason, state)
         elif self._thinking is not None:
             if self._thinking.ended:
                 thought, self._thinking = self._thinking, None
@@ -133,12 +136,54 @@ class Loop:
                 except AgentError as error:
                     self._plan_failed(error, state)
                 except BudgetError as error:
-                    reason = f"the coordinator cannot go on: {error}"
-                    self._collector.abandon_all(reason)
-                    self._stop(reason, state)
-        elif not self._working and self._something_new():
+                    self._abandon(f"the coordinator cannot go on: {error}", state)
+        elif not self._working and self._something_new() and self._has_room(state):
             self._ask()
         return False
+
+    def _abandon(self, reason: str, state: RunState) -> None:
+        """End the search and what runs for it. While the backend does not hear it, the next round tries again.
+
+        Raises:
+            JobError: it did not hear it until the run's time was over; the run can be resumed.
+        """
+        if self._clock() < self._room_after:
+            return
+        try:
+            self._collector.abandon_all(reason)
+        except JobError as error:
+            if self._workspace.budget.remaining <= 0:
+                raise
+            self._cannot_run(str(error))
+            return
+        self._stop(reason, state)
+
+    def _has_room(self, state: RunState) -> bool:
+        """Whether the backend says what there is to run on. Without that, and with nothing to run on and no job, there
+        is nothing that the coordinator could decide, and its plans would be refused one after the other."""
+        if self._clock() < self._room_after:
+            return False
+        compute = self._workspace.compute
+        if state.running and compute.trouble:
+            return False  # the jobs are asked for all the time, and that is told: no need to wait for one more answer
+        try:
+            capacity = compute.capacity()
+        except JobError as error:
+            self._cannot_run(str(error))
+            return False
+        if capacity.slots == 0 and not state.running:
+            self._cannot_run(f"there is nothing to run on: {capacity.description}")
+            return False
+        self._no_room = ""
+        return True
+
+    def _cannot_run(self, why: str) -> None:
+        """Say so once, and ask again after a while."""
+        self._room_after = self._clock() + ROOM_EVERY_S
+        if why != self._no_room:
+            self._no_room = why
+            where = f"backend {self._workspace.compute.name}"
+            self._incident(where, why, f"it is asked again every {ROOM_EVERY_S:.0f} s")
 
     def _ask(self) -> None:
         self._asked_at = self._board.last_seq()

@@ -18,6 +18,7 @@ from typing import Any
 
 import posttrain_crew
 from posttrain_crew.entries import Experiment, JobStarted, TrainingSet
+from posttrain_crew.errors import JobError
 from posttrain_crew.files import atomic_write_text, sha256_file, sha256_text
 from posttrain_crew.redact import redact
 from posttrain_crew.tools.evaluation.run import model_files
@@ -109,14 +110,17 @@ def _git() -> dict[str, Any] | None:
 
 
 def _machine(workspace: Workspace) -> dict[str, Any]:
-    capacity = workspace.compute.capacity()
+    try:
+        capacity = asdict(workspace.compute.capacity())
+    except JobError as error:  # a run is resumed while its backend is silent: the manifest is written again at the end
+        capacity = {"unknown": str(error)}
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "backend": workspace.compute.name,
-        "compute": asdict(capacity),
+        "compute": capacity,
     }
 
 

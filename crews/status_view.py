@@ -136,6 +136,8 @@ def _event_text(event: Mapping[str, Any]) -> str | None:
             return f"{get('specialist')} {how}{took}{said}"
         case "job_started":
             return f"job {get('label')} started: {_role_word(get('role'))} {get('subject', '')}"
+        case "job_queued":
+            return f"job {get('label')} waits: {get('reason') or 'every slot is taken'}"
         case "job_progress":
             metric = "reward" if get("reward") is not None else "loss"
             return job_text({**event, "metric": metric, "value": get(metric), "subject": get("label"), "role": "job"})

@@ -157,7 +157,9 @@ def hf_settings(world: Loopback, monkeypatch: pytest.MonkeyPatch) -> HfJobsSetti
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    return HfJobsSettings(endpoint=world.url, flavor="cpu-basic", python=sys.executable, poll_seconds=0.2)
+    return HfJobsSettings(
+        endpoint=world.url, flavor="cpu-basic", python=sys.executable, poll_seconds=0.2, send_seconds=60.0
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

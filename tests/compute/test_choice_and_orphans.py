@@ -11,13 +11,23 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from posttrain_crew.crews import cli_jobs
+from posttrain_crew.blackboard import Blackboard
+from posttrain_crew.crews import cli_jobs, jobs_view
 from posttrain_crew.entries import Incident, JobStarted
-from posttrain_crew.errors import BudgetError, ConfigError, InputError, JobError, TargetError
+from posttrain_crew.errors import (
+    BudgetError,
+    ConfigError,
+    CrewError,
+    InputError,
+    JobError,
+    ServiceUnavailableError,
+    TargetError,
+)
+from posttrain_crew.rundir import RunDirectory
 from posttrain_crew.tools.compute.backend_settings import SlurmSettings, read_settings
 from posttrain_crew.tools.compute.base import Backend, Capacity, JobHandle, JobSpec
 from posttrain_crew.tools.compute.choose import choose_backend, make_backend
-from posttrain_crew.tools.compute.jobs import JobRequest, launch, poll, post_outcome
+from posttrain_crew.tools.compute.jobs import JobRequest, launch, launch_again, poll, post_outcome, relaunch
 from posttrain_crew.tools.compute.local import LocalCompute
 from posttrain_crew.tools.compute.names import cluster_name, tag_of
 from posttrain_crew.tools.compute.orphans import sweep
@@ -29,14 +39,16 @@ from .conftest import until
 class Priced(Backend):
     """A machine of some size and price."""
 
-    def __init__(self, name: str, memory_gib: float, usd_per_hour: float | None = 0.0, trouble: str = "") -> None:
+    def __init__(
+        self, name: str, memory_gib: float, usd_per_hour: float | None = 0.0, trouble: str = "", slots: int = 1
+    ) -> None:
         self.name, self._memory, self._price = name, memory_gib, usd_per_hour
-        self._trouble = trouble
+        self._trouble, self._slots = trouble, slots
 
     def capacity(self) -> Capacity:
         if self._trouble:
             raise JobError(self._trouble)
-        return Capacity(1, "gpu", self._memory, 1, self.name)
+        return Capacity(self._slots, "gpu", self._memory, 1, self.name)
 
     def price(self) -> float | None:
         return self._price
@@ -81,6 +93,29 @@ def test_this_machine_first_and_rented_ones_only_within_the_limit() -> None:
         chosen("local", 8.0, big, 1000.0)
     with pytest.raises(InputError, match="Did you mean `slurm`"):
         make_backend("slurn")
+
+
+@pytest.mark.parametrize(
+    ("backend", "usd", "error", "word"),
+    [
+        (Priced("slurm", 0.0, slots=0), None, ServiceUnavailableError, "nothing to run on at present: slurm"),
+        (Priced("slurm", 80.0, trouble="sinfo is silent"), None, ServiceUnavailableError, "sinfo is silent"),
+        (Priced("slurm", 80.0, None), 5.0, BudgetError, "CREW_SLURM_USD_PER_HOUR"),
+        (Priced("hf-jobs", 80.0, None), 5.0, BudgetError, "CREW_HF_JOBS_FLAVOR"),
+    ],
+)
+def test_a_named_backend_that_cannot_take_a_job_is_refused_before_a_run_is_made(
+    backend: Priced, usd: float | None, error: type[CrewError], word: str
+) -> None:
+    with pytest.raises(error, match=word) as told:
+        choose_backend(backend.name, needs_40_gib, hours=1.0, usd=usd, make=lambda name, slots: backend)  # type: ignore[arg-type,return-value]
+    assert told.value.exit_code == (4 if error is BudgetError else 5)
+
+
+def test_a_price_that_nobody_knows_is_no_obstacle_without_a_limit() -> None:
+    backend = Priced("slurm", 80.0, None)
+    made, _ = choose_backend("slurm", needs_40_gib, hours=1.0, usd=None, make=lambda name, slots: backend)  # type: ignore[arg-type,return-value]
+    assert made is backend
 
 
 def test_settings_come_from_the_file_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,3 +247,65 @@ def test_a_backend_that_is_silent_for_a_while_is_told_once(run: Workspace) -> No
     assert [poll(silent, job) for _ in range(3)] == ["running"] * 3
     (incident,) = [entry.body for entry in run.board.of(Incident)]
     assert incident.what == "connection refused"
+
+
+def test_a_job_that_waits_is_told_once_and_why(run: Workspace) -> None:
+    narrow = Workspace(run.board, run.run, run.target, run.budget, LocalCompute(slots=1), run.events)
+    started(narrow, "exp-1")
+    directory = run.run.experiments / "exp-2"
+    directory.mkdir(parents=True)
+    waiting = launch(narrow, JobRequest("exp-2", "train", "exp-2", "job_that_naps", directory, {}, 60.0))
+    for _ in range(3):
+        launch_again(narrow, waiting)
+    told = [json.loads(line) for line in run.run.events.read_text().splitlines()]
+    (queued,) = [event for event in told if event["event"] == "job_queued"]
+    assert "busy with exp-1" in queued["reason"]
+
+
+def test_a_backend_that_is_away_is_asked_once_for_all_runs(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, tools = tmp_path / "calls.txt", tmp_path / "bin"
+    tools.mkdir()
+    (tools / "squeue").write_text(
+        f"#!/bin/sh\necho x >>{calls}\necho 'Unable to contact slurm controller' >&2\nexit 1\n"
+    )
+    (tools / "squeue").chmod(0o755)
+    monkeypatch.setenv("CREW_SLURM_BIN", str(tools))
+    jobs_view._backend.cache_clear()
+    runs = tmp_path / "several"
+    for number in range(5):
+        made = RunDirectory.create(runs / f"run-{number}")
+        board = Blackboard(made.blackboard, create=True)
+        body = workspace.started.model_copy(update={"run": made.id, "compute": "slurm"})
+        board.post(body, author="crew", key="run")
+        directory = made.experiments / "exp-1"
+        directory.mkdir(parents=True)
+        (directory / "job.json").write_text(json.dumps({"label": "exp-1", "backend": "slurm", "id": "7"}))
+        board.post(
+            JobStarted(
+                label="exp-1", role="train", subject="exp-1", backend="slurm", module="m", estimate_seconds=1.0,
+                directory=made.relative(directory), attempt=1,
+            ),
+            author="crew", refs=("run-1",), key="job:exp-1",
+        )  # fmt: skip
+        board.close()
+    _, text = crew_jobs("list", "--runs-dir", str(runs), "--json")
+    told = json.loads(text)
+    assert [(row["state"], row["id"]) for row in told["jobs"]] == [("unknown", "7")] * 5
+    assert len(told["problems"]) == 1
+    assert len(calls.read_text().splitlines()) == 1
+    with pytest.raises(InputError, match="Did you mean `slurm`"):
+        crew_jobs("list", "--runs-dir", str(runs), "--compute", "slurn")
+
+
+def test_an_attempt_that_was_started_again_still_shows_its_output(run: Workspace) -> None:
+    started(run, "exp-1", "exits_with_3")
+    job = run.board.of(JobStarted)[0]
+    until(lambda: poll(run, job) == "ended")
+    post_outcome(run, job)
+    again = relaunch(run, job)
+    until(lambda: poll(run, again) == "ended")
+    post_outcome(run, again)
+    _, text = crew_jobs("logs", "exp-1", "--runs-dir", str(run.run.root.parent))
+    assert "no such thing" in text

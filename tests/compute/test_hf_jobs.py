@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import pytest
 import yaml
 
 from posttrain_crew.errors import BudgetError, ConfigError, JobError, SlotsBusyError
+from posttrain_crew.tools.compute import hf_jobs
 from posttrain_crew.tools.compute.backend_settings import HfJobsSettings
-from posttrain_crew.tools.compute.base import Compute, JobSpec
+from posttrain_crew.tools.compute.base import Compute, JobHandle, JobSpec
 from posttrain_crew.tools.compute.contact import BackendDownError
 from posttrain_crew.tools.compute.hf_jobs import TRANSFER_S, HfJobsCompute
 from posttrain_crew.tools.compute.hf_logs import LogFollower
@@ -109,6 +111,80 @@ def test_ends_are_told_by_their_class(hub: HfJobsCompute, make_spec: MakeSpec) -
     until(lambda: not Path(f"/proc/{pid}").exists(), 10)
     assert "no such thing" in hub.logs(handles["crashed"])
     assert hub.alive(specs["crashed"].config.parents[2]) == []
+
+
+@pytest.mark.slow
+def test_files_that_take_long_keep_nobody_and_are_sent_once(
+    hf_settings: HfJobsSettings, make_spec: MakeSpec, world: Loopback
+) -> None:
+    hub = HfJobsCompute(settings=hf_settings.model_copy(update={"send_seconds": 0.0}), token=TOKEN)
+    spec = make_spec("counts")
+    with pytest.raises(SlotsBusyError, match="being sent to loopback/crew-jobs"):
+        hub.submit(spec)
+    handles: list[JobHandle] = []
+
+    def submitted() -> bool:
+        with contextlib.suppress(SlotsBusyError):
+            handles.append(hub.submit(spec))
+        return bool(handles)
+
+    until(submitted)
+    ended(hub, handles[0])
+    assert outcome(spec)["ok"]
+    assert len(world.jobs.run) == 1
+    commits = [path for method, path, *_ in world.requests if method == "POST" and "/commit/" in path]
+    assert len(commits) == 2, "its inputs, and what it wrote"
+
+
+@pytest.mark.slow
+def test_results_that_cannot_be_stored_are_a_failure_that_says_so(
+    hub: HfJobsCompute, make_spec: MakeSpec, world: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf_jobs, "PATIENCE_S", 2.0)
+    spec = make_spec("counts")
+    handle = hub.submit(spec)
+    world.faults.add("hub", "503", times=None, path="/commit/")
+    ended(hub, handle)
+    told = outcome(spec)
+    assert told["error_class"] == "crashed"
+    assert "the files could not be stored" in str(told["message"])
+    assert "503" in str(told["message"])
+
+
+@pytest.mark.slow
+def test_a_short_outage_at_the_end_costs_no_result_and_the_bill_is_the_hubs(
+    hub: HfJobsCompute, make_spec: MakeSpec, world: Loopback
+) -> None:
+    spec = make_spec("counts")
+    handle = hub.submit(spec)
+    world.faults.add("hub", "503", times=2, path="/commit/")
+    ended(hub, handle)
+    assert outcome(spec)["ok"]
+    billed = json.loads((spec.config.parent / "job.json").read_text())["billed_s"]
+    assert billed > float(str(outcome(spec)["wall_s"])), "files come and go at the user's cost"
+
+
+@pytest.mark.slow
+def test_a_cancelled_job_leaves_nothing_in_its_scratch_folder(
+    hub: HfJobsCompute, make_spec: MakeSpec, world: Loopback
+) -> None:
+    before = set(world.jobs.scratch.glob("crew-*"))  # of jobs that ended by SIGKILL in other tests
+    handle = hub.submit(make_spec("obeys"))
+    until(lambda: "awake" in hub.logs(handle))
+    (folder,) = set(world.jobs.scratch.glob("crew-*")) - before
+    hub.cancel(handle, grace_s=5.0)
+    ended(hub, handle)
+    assert not folder.exists()
+
+
+def test_prices_stay_known_while_the_hub_is_silent(
+    hub: HfJobsCompute, world: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf_jobs, "PRICES_S", -1.0)
+    assert hub.price() == pytest.approx(0.01)
+    world.faults.add("hub", "503", times=None, path="/api/")
+    assert hub.price() == pytest.approx(0.01)
+    assert "503" in hub.trouble
 
 
 def test_without_credit_a_price_or_a_slot_nothing_is_submitted(

@@ -205,6 +205,18 @@ def test_a_diagnosed_failure_is_tried_again_with_its_remedy_but_not_for_ever() -
     assert all(o.parameters.get("purpose") != "remedy" for o in later)
 
 
+def test_a_job_out_of_memory_climbs_its_ladder_further_than_another_remedy_is_tried() -> None:
+    def out(number: int, micro: int, **fields: Any) -> dict[str, Any]:
+        sick = {"cause": "infrastructure", "remedy": {"per_device_train_batch_size": micro}}
+        fields |= {"decision": "abandon", "scores": None, "diagnosis": sick, "error_class": "out_of_memory"}
+        return experiment(f"exp-{number}", **fields)
+
+    tried = [out(1, 32), *(out(number, 32 >> (number - 1), purpose="remedy") for number in (2, 3, 4))]
+    orders = plan(trained(researched(), *tried, best="base")).orders
+    remedies = [order.parameters["changes"] for order in orders if order.parameters.get("purpose") == "remedy"]
+    assert remedies, "three rungs are not the end"
+
+
 def test_nothing_that_does_not_fit_the_time_is_ordered() -> None:
     brief = researched()
     brief["budget"]["for_experiments_s"] = 30

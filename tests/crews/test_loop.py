@@ -11,14 +11,18 @@ import pytest
 from posttrain_crew.agents.roles import load_roles
 from posttrain_crew.blackboard import Entry
 from posttrain_crew.budget import Budget, Limits
+from posttrain_crew.crews.brief import brief
 from posttrain_crew.crews.finish import summary
-from posttrain_crew.crews.loop import Loop, StopRequestedError
+from posttrain_crew.crews.loop import ROOM_EVERY_S, Loop, StopRequestedError
 from posttrain_crew.crews.posttrain import RunOptions, minimum_seconds, start
-from posttrain_crew.entries import Decision, Evaluation, Experiment, Incident, WorkOrder, WorkResult
+from posttrain_crew.entries import Decision, Evaluation, Experiment, Incident, JobStarted, WorkOrder, WorkResult
 from posttrain_crew.errors import AgentError, BudgetTooSmallError, JobError, RunError, TargetError
 from posttrain_crew.state import RunState
 from posttrain_crew.target import Target
 from posttrain_crew.tasks.contracts import OrderDraft, Plan
+from posttrain_crew.tools.compute.base import Capacity, Compute, JobHandle
+from posttrain_crew.tools.compute.jobs import JobRequest, launch
+from posttrain_crew.tools.compute.local import LocalCompute
 from posttrain_crew.tools.workspace import Workspace
 
 
@@ -152,6 +156,101 @@ def test_a_winner_without_an_ablation_may_not_end_the_run(
         refs=("run-1",),
     )
     assert loop._may_not_finish(RunState.of(workspace.board)) is None
+
+
+class Away(LocalCompute):
+    """A backend whose nodes are drained, or whose controller is silent, until it says otherwise."""
+
+    slots: int | None = 0
+
+    def capacity(self) -> Capacity:
+        if self.slots is None:
+            raise JobError("the controller does not answer")
+        return Capacity(self.slots, "cpu", 8.0, 1, "partition gpu: 0 usable nodes")
+
+    def cancel(self, handle: JobHandle, grace_s: float = 5.0) -> None:
+        if self.slots is None:
+            raise JobError("the controller does not answer")
+        super().cancel(handle, grace_s)
+
+
+def on(workspace: Workspace, compute: Compute, budget: Budget | None = None) -> Workspace:
+    return Workspace(
+        workspace.board, workspace.run, workspace.target, budget or workspace.budget, compute, workspace.events
+    )
+
+
+@pytest.mark.parametrize(("slots", "word"), [(0, "0 usable nodes"), (None, "does not answer")])
+def test_without_anything_to_run_on_the_coordinator_is_not_asked_and_the_run_waits(
+    workspace: Workspace, slots: int | None, word: str
+) -> None:
+    now, compute = [0.0], Away(slots=2)
+    compute.slots = slots
+    there = on(workspace, compute)
+    team = ScriptedTeam(there, iter([Plan(assessment="go", finish=True, finish_reason="enough")]))
+    loop = Loop(there, team, clock=lambda: now[0])  # type: ignore[arg-type]
+    for _ in range(4):
+        assert not loop._round()
+        now[0] += ROOM_EVERY_S + 1
+    assert team.briefs == []
+    (incident,) = [entry.body for entry in workspace.board.of(Incident)]
+    assert word in incident.what
+    compute.slots = 2
+    loop._round()
+    assert loop._thinking is not None and loop._thinking.wait(10)
+    assert len(team.briefs) == 1
+
+
+def test_a_backend_that_is_silent_when_a_run_is_resumed_does_not_end_it(workspace: Workspace, baseline: None) -> None:
+    compute = Away(slots=2)
+    compute.slots = None
+    there = on(workspace, compute)
+    directory = workspace.run.experiments / "exp-1"
+    directory.mkdir(parents=True)
+    launch(there, JobRequest("exp-1", "evaluate", "base", "http.server", directory, {}, 60.0))
+    now = [0.0]
+    team = ScriptedTeam(there, iter([]))
+    loop = Loop(there, team, clock=lambda: now[0])  # type: ignore[arg-type]
+    assert not loop._round()
+    assert team.briefs == []
+    assert "does not answer" in workspace.board.of(Incident)[0].body.what
+
+
+def test_a_backend_that_is_silent_at_the_deadline_is_asked_again(
+    workspace: Workspace, baseline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "job_that_naps.py").write_text("import time; time.sleep(100)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    now, compute = [0.0], Away(slots=2)
+    late = on(workspace, compute, Budget(workspace.board, Limits(hours=1.0), clock=lambda: now[0]))
+    directory = workspace.run.experiments / "exp-1"
+    directory.mkdir(parents=True)
+    launch(late, JobRequest("exp-1", "evaluate", "base", "job_that_naps", directory, {}, 60.0))
+    compute.slots = None
+    now[0] = 0.95 * 3600
+    loop = Loop(late, ScriptedTeam(late, iter([])), clock=lambda: now[0])  # type: ignore[arg-type]
+    loop._round()
+    assert RunState.of(workspace.board).stop is None
+    assert len(compute.alive(workspace.run.root)) == 1
+    assert "does not answer" in workspace.board.of(Incident)[0].body.what
+    compute.slots = 2
+    now[0] += ROOM_EVERY_S + 1
+    loop._round()
+    assert RunState.of(workspace.board).stop is not None
+    assert compute.alive(workspace.run.root) == []
+
+
+def test_free_slots_count_processes_and_not_jobs(workspace: Workspace) -> None:
+    there = on(workspace, LocalCompute(slots=3, threads_per_job=1))
+    workspace.board.post(
+        JobStarted(
+            label="exp-1", role="train", subject="exp-1", backend="local", module="m", directory="experiments/exp-1",
+            attempt=1, processes=2, estimate_seconds=1.0,
+        ),
+        author="crew",
+        refs=("run-1",),
+    )  # fmt: skip
+    assert brief(there, [])["free_slots"] == 1
 
 
 def evaluation(subject: str, score: float) -> Evaluation:

@@ -5,6 +5,7 @@
     world.jobs.hardware[...]         the price list; without `unitCostUSD` a price is not known
     world.jobs.broke                 namespaces without credit, which get 402
     world.jobs.run                   what was submitted, by id
+    world.jobs.scratch               where the jobs' temporary files are
 
 The repository `crew-jobs` of any owner is here too: create, preupload, LFS, commit, tree, resolve.
 """
@@ -46,14 +47,14 @@ def _now() -> str:
 class Job:
     """One job: its process, its output, its view by the API."""
 
-    def __init__(self, owner: str, spec: dict[str, Any]) -> None:
+    def __init__(self, owner: str, spec: dict[str, Any], scratch: Path) -> None:
         self.id = uuid.uuid4().hex[:24]
         self.spec = spec
         self.stage, self.message = "SCHEDULING", None
         self.events: list[dict[str, str]] = []
         self.created, self.started, self.finished = _now(), None, None
         self.process: subprocess.Popen[str] | None = None
-        self._owner = owner
+        self._owner, self._scratch = owner, scratch
         self._began = self._ended = 0.0
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -97,6 +98,7 @@ class Job:
             **{name: str(value) for name, value in self.spec["environment"].items()},
             **(self.spec.get("secrets") or {}),
             "JOB_ID": self.id,
+            "TMPDIR": str(self._scratch),
         }
         if self.stage == "CANCELED":
             self.finished = _now()
@@ -139,6 +141,7 @@ class HubJobs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "jobs-hub"
+        self.scratch = folder / "jobs-scratch"  # a container's disk goes with it, however it ends
         self.run: dict[str, Job] = {}
         self.reset()
 
@@ -192,7 +195,8 @@ class HubJobs:
                 return _refused(400, f"Invalid flavor {spec['flavor']}")
             if owner in self.broke:
                 return _refused(402, "Payment required: pre-paid credit balance is insufficient")
-            job = Job(owner, spec)
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            job = Job(owner, spec, self.scratch)
             self.run[job.id] = job
             if self.lose_answers > 0:
                 self.lose_answers -= 1

@@ -124,7 +124,8 @@ class HfJobsSettings(BackendSettings):
     """Names of variables of this process that jobs get as secrets, besides the token that their files need."""
     checkpoint_seconds: float = Field(default=600.0, gt=0)
     """How often a running job stores its newest checkpoint, from which a relaunched one goes on."""
-    request_seconds: float = Field(default=30.0, gt=0)
+    send_seconds: float = Field(default=5.0, ge=0)
+    """How long a submission keeps its caller while files are sent; what takes longer goes on beside it."""
 
 
 AnySettings = TypeVar("AnySettings", bound=BackendSettings)

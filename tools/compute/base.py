@@ -77,8 +77,11 @@ class Capacity:
     threads_per_job: int
     description: str
     devices_per_job: int = 1
-    """Most devices, each with that memory, on which one job can run with several processes; such a job takes as many
-    slots."""
+    """Most devices of one machine, each with that memory, on which one job can run with several processes."""
+    nodes_per_job: int = 1
+    """Most machines on which one job can run."""
+    job_is_slot: bool = False
+    """A job takes one slot whatever its devices, which a cluster's scheduler counts; elsewhere one for each process."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class Compute(Protocol):
         ...
 
     def price(self) -> float | None:
-        """USD for one hour of one job; 0.0 is free, None is not known."""
+        """USD for one hour of one job on one machine; 0.0 is free, None is not known."""
         ...
 
     def capacity(self) -> Capacity:

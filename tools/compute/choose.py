@@ -7,11 +7,18 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-from posttrain_crew.errors import BudgetError, ConfigError, InputError, JobError, TargetError
+from posttrain_crew.errors import (
+    BudgetError,
+    ConfigError,
+    InputError,
+    JobError,
+    ServiceUnavailableError,
+    TargetError,
+)
 from posttrain_crew.plugins import hooks, merged
 from posttrain_crew.tools.compute.base import Capacity, Compute
 
-__all__ = ["choose_backend", "make_backend"]
+__all__ = ["check_name", "choose_backend", "make_backend"]
 
 RENTED = "hf-jobs"
 
@@ -25,13 +32,18 @@ def make_backend(name: str, slots: int = 0) -> Compute:
     Raises:
         InputError: there is none of this name. ConfigError: its settings are not right.
     """
+    made: Compute = check_name(name)(slots=slots)
+    return made
+
+
+def check_name(name: str) -> Callable[..., Any]:
+    """The maker of the backends of this name. Raises InputError: there is none of this name."""
     backends: dict[str, Callable[..., Any]] = merged(hooks().register_compute())
     if name not in backends:
         near = difflib.get_close_matches(name, backends, n=1)
         hint = f" Did you mean `{near[0]}`?" if near else ""
         raise InputError(f"there is no compute backend `{name}`; there are {', '.join(sorted(backends))}.{hint}")
-    made: Compute = backends[name](slots=slots)
-    return made
+    return backends[name]
 
 
 def choose_backend(
@@ -53,11 +65,30 @@ def choose_backend(
 
     Raises:
         TargetError: what was named, or everything that may be used, is too small. BudgetError: it would fit, and costs
-        more than the limit or nobody knows what. InputError, ConfigError, JobError: the named backend cannot be used.
+        more than the limit or nobody knows what. InputError, ConfigError: the named backend cannot be used.
+        ServiceUnavailableError: it does not answer, or has nothing to run on.
     """
     name = wanted or "local"
     compute = make(name, slots)
-    missing = lacking(compute.capacity())
+    try:
+        capacity = compute.capacity()
+    except JobError as error:
+        raise ServiceUnavailableError(str(error), service=name) from error
+    if capacity.slots == 0:
+        raise ServiceUnavailableError(
+            f"there is nothing to run on at present: {capacity.description}. Try again when there is, or name another "
+            "backend with `--compute`.",
+            service=name,
+        )
+    missing = lacking(capacity)
+    if not missing and usd is not None and compute.price() is None:
+        remedy = "Choose another flavor with CREW_HF_JOBS_FLAVOR (`hf jobs hardware`)"
+        if name != RENTED:
+            remedy = f"Set CREW_{name.upper().replace('-', '_')}_USD_PER_HOUR (0 where it costs you nothing)"
+        raise BudgetError(
+            f"the price of a job on `{name}` is not known, and the run has a limit of {usd:g} USD: unknown prices are "
+            f"refused. {remedy}, or leave `--usd` away."
+        )
     if not missing:
         return compute, ""
     here = f"it cannot be run on `{name}`: {' '.join(missing)}"
@@ -87,5 +118,5 @@ def choose_backend(
             f"{here} Hugging Face Jobs would do for {price:.2f} USD/h: {hours:g} h of one job are {price * hours:.2f} "
             f"USD, and the limit is {usd:g}. Give more `--usd`, or fewer `--hours`."
         )
-    small = " ".join(lacking(compute.capacity()))
+    small = " ".join(lacking(capacity))
     return rented, f"this machine is too small ({small}), so the jobs run on Hugging Face for {price:.2f} USD/h each"

@@ -18,7 +18,8 @@ def job_command(spec: JobSpec, python: str | None, config: str, rendezvous: list
 
     python = python_for(spec.config, python)
     module = ["-m", spec.module, config]
-    if spec.nodes == 1 and spec.processes == 1:
+    # DeepSpeed meets itself by torchrun's variables even where it is one process alone
+    if spec.nodes == 1 and spec.processes == 1 and "ACCELERATE_USE_DEEPSPEED" not in spec.environment:
         return [python, *module]
     together = rendezvous if rendezvous is not None else ["--standalone"]
     shape = [f"--nnodes={spec.nodes}", f"--nproc-per-node={spec.processes}"]

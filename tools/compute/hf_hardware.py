@@ -26,6 +26,8 @@ class Flavor:
     """Of one accelerator, or the RAM of a machine without one, GiB."""
     usd_per_hour: float | None
     """None: the list does not say it, or in a unit that is not known."""
+    devices: int = 1
+    """Accelerators of it."""
 
 
 def flavors(listed: Iterable[JobHardwareInfo]) -> dict[str, Flavor]:
@@ -34,14 +36,15 @@ def flavors(listed: Iterable[JobHardwareInfo]) -> dict[str, Flavor]:
     for item in listed:
         accelerator = item.accelerator
         if accelerator is None:
-            device, memory = "cpu", _gib(item.ram)
+            device, memory, devices = "cpu", _gib(item.ram), 1
         else:
             count = str(accelerator.quantity)
             device = f"{accelerator.manufacturer} {accelerator.model}" + (f" x{count}" if count != "1" else "")
-            memory = _gib(accelerator.vram) / max(1, int(count) if count.isdigit() else 1)
+            devices = max(1, int(count) if count.isdigit() else 1)
+            memory = _gib(accelerator.vram) / devices
         factor = _PER_HOUR.get(str(item.unit_label))
         price = None if factor is None or item.unit_cost_usd is None else round(item.unit_cost_usd * factor, 4)
-        found[item.name] = Flavor(item.name, device, round(memory, 2), price)
+        found[item.name] = Flavor(item.name, device, round(memory, 2), price, devices)
     return found
 
 

@@ -3,6 +3,7 @@
 Each job carries two labels, `crew-run` (the run's tag) and `crew-job` (its own name), and is looked up by them before
 it is submitted: the client neither repeats a submission nor can it be repeated without harm. Nothing is shared with a
 job: hf_files.py brings its files through a private repository, hf_remote.py is what runs there, hf_logs.py follows it.
+Files go and come in threads of their own (hf_transfers.py): a checkpoint may take minutes.
 
 Prices are those of the Hub's own list at the time; what has no price there is not submitted.
 """
@@ -11,17 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 import time
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from posttrain_crew.entries import ErrorClass
 from posttrain_crew.errors import BudgetError, ConfigError, JobError, SlotsBusyError
-from posttrain_crew.redact import redact
 from posttrain_crew.tools.compute import hf_remote
 from posttrain_crew.tools.compute.backend_settings import HfJobsSettings, read_settings
 from posttrain_crew.tools.compute.base import (
@@ -36,9 +34,11 @@ from posttrain_crew.tools.compute.base import (
 )
 from posttrain_crew.tools.compute.command import job_command, job_variables
 from posttrain_crew.tools.compute.contact import Contact
+from posttrain_crew.tools.compute.hf_ending import OVER, deleted_job, ending_of, said_of, seconds_of, stage_of
 from posttrain_crew.tools.compute.hf_files import bring_back, send_job
 from posttrain_crew.tools.compute.hf_hardware import Flavor, flavors
 from posttrain_crew.tools.compute.hf_logs import LogFollower, complete_lines
+from posttrain_crew.tools.compute.hf_transfers import Transfers
 from posttrain_crew.tools.compute.names import cluster_name, root_of, tag_of
 from posttrain_crew.tools.compute.record import add_to_outcome, read_record, write_record
 from posttrain_crew.tools.services.hub_client import client_errors, without_progress_bars
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 
 __all__ = ["HfJobsCompute"]
 
-TRANSFER_S = 900.0
+TRANSFER_S = 1800.0
 """Beyond the job's own limit: its container starts, and its files come and go."""
+PATIENCE_S = 600.0
+"""How long a job asks a Hub again that does not give it its files, and one that does not take them."""
 PRICES_S = 600.0
 """How long a price list is believed."""
-_OVER = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
 _TRY_LATER = (408, 425, 429, 500, 502, 503, 504)
 _LOG_END_S = 20.0
-_EXIT_CODE = re.compile(r"exit code:? (\d+)")
 
 
 class HfJobsCompute(Backend):
@@ -90,6 +90,7 @@ class HfJobsCompute(Backend):
         self._seen: dict[str, tuple[float, list[JobInfo]]] = {}
         self._flavors: tuple[float, dict[str, Flavor]] | None = None
         self._followers: dict[str, LogFollower] = {}
+        self._transfers = Transfers()
         self._fetched: set[str] = set()
 
     @property
@@ -111,23 +112,20 @@ class HfJobsCompute(Backend):
 
         Raises:
             BudgetError: the flavor has no known price, or the account has no credit left. SlotsBusyError: as many jobs
-            of the run are at work as may be, or the Hub does not answer. JobError: the Hub refuses the job.
+            of the run are at work as may be, its files are still on their way, or the Hub does not answer. JobError:
+            the Hub refuses the job.
         """
         directory = spec.config.resolve().parent
         if spec.nodes != 1:
             raise JobError(f"`{spec.label}` asks for {spec.nodes} nodes: on Hugging Face take a flavor with more GPUs.")
-        with self._lock:
-            name, tag = cluster_name(directory, spec.label), tag_of(root_of(directory))
-            if not self._contact.may_ask:
-                raise self._contact.refuse(spec.label)
+        name, tag = cluster_name(directory, spec.label), tag_of(root_of(directory))
+        if (known := self._known_or_free(spec.label, directory, tag)) is not None:
+            return known
+        code = self._sent(spec.label, name, directory / spec.config.name)
+        with self._lock:  # what is sent may have taken a while
+            if (known := self._known_or_free(spec.label, directory, tag)) is not None:
+                return known
             try:
-                if (known := self._known(spec.label, directory, fresh=True)) is not None:
-                    return known
-                busy = [job for job in self._jobs(tag, fresh=False) if _stage(job) not in _OVER]
-                if len(busy) >= self._slots:
-                    raise SlotsBusyError(f"`{spec.label}` waits: {len(busy)} job(s) of this run are on Hugging Face.")
-                self._check_price(spec.label)
-                code = send_job(self._api, self._repo, name, directory / spec.config.name)
                 fields = {"name": name, "before": complete_lines(directory / LOG_FILE), "flavor": self._settings.flavor}
                 write_record(directory, self.name, spec.label, None, **fields)
                 job_id = self._run_job(spec, name, tag, code)
@@ -136,6 +134,7 @@ class HfJobsCompute(Backend):
             write_record(directory, self.name, spec.label, job_id, **fields)
             self._seen.pop(tag, None)
             self._contact.made()
+        self._transfers.forget(f"send {name}")
         handle = JobHandle(spec.label, self.name, directory, job_id)
         self._follow(handle)
         return handle
@@ -146,7 +145,7 @@ class HfJobsCompute(Backend):
             try:
                 return self._known(label, directory.resolve(), fresh=False)
             except client_errors() as error:
-                self._contact.lost(_said(error))
+                self._contact.lost(said_of(error))
                 return None
 
     def status(self, handle: JobHandle) -> JobState:
@@ -157,15 +156,17 @@ class HfJobsCompute(Backend):
             job = self._look(handle)
             if job is None:
                 return "running"
-        if _stage(job) not in _OVER:
+        if stage_of(job) not in OVER:
             self._follow(handle)
-            return "queued" if _stage(job) == "SCHEDULING" else "running"
+            return "queued" if stage_of(job) == "SCHEDULING" else "running"
         try:
-            self.fetch(handle)
+            here, _ = self._transfers.ask(f"fetch {handle.id}", lambda: self._bring(handle), 0.0)
         except JobError as error:
             self._contact.lost(str(error))
             return "running"
-        return "ended"
+        if here and handle.id not in self._fetched:
+            self._transfers.forget(f"fetch {handle.id}")  # the Hub did not say it of this job alone: asked again
+        return "ended" if handle.id in self._fetched else "running"
 
     def logs(self, handle: JobHandle, tail: int = 100) -> str:
         """As followed so far, without the rows of metrics."""
@@ -183,16 +184,18 @@ class HfJobsCompute(Backend):
         affair. Raises JobError: the Hub does not answer, or the job goes on."""
         try:
             job = self._inspect(handle.id)
-            if job is None or _stage(job) in _OVER:
+            if job is None or stage_of(job) in OVER:
                 return
             self._api.cancel_job(job_id=handle.id, namespace=self.namespace)
             deadline = time.monotonic() + grace_s + 15.0
-            while (job := self._inspect(handle.id)) is not None and _stage(job) not in _OVER:
+            while (job := self._inspect(handle.id)) is not None and stage_of(job) not in OVER:
                 if time.monotonic() > deadline:
                     raise JobError(f"the job {handle.id} (`{handle.label}`) goes on after its cancellation.")
                 time.sleep(0.2)  # the Hub has no event for it
         except client_errors() as error:
-            raise JobError(f"the job {handle.id} (`{handle.label}`) could not be cancelled: {_said(error)}") from error
+            raise JobError(
+                f"the job {handle.id} (`{handle.label}`) could not be cancelled: {said_of(error)}"
+            ) from error
         self._seen.clear()
 
     def fetch(self, handle: JobHandle) -> None:
@@ -201,34 +204,20 @@ class HfJobsCompute(Backend):
         Raises:
             JobError: the Hub does not answer.
         """
-        with self._lock:
-            if handle.id in self._fetched:
-                return
-            try:
-                job = self._inspect(handle.id)
-                if job is not None and _stage(job) not in _OVER:
-                    return
-                self._follow(handle)
-                self._followers[handle.id].finish(_LOG_END_S)
-                record = read_record(handle.directory, self.name, handle.label) or {}
-                name = str(record.get("name") or cluster_name(handle.directory, handle.label))
-                bring_back(self._api, self._repo, name, handle.directory)
-            except client_errors() as error:
-                raise JobError(f"the files of `{handle.label}` cannot be fetched: {_said(error)}") from error
-            if (ending := _ending(job, handle)) is not None:
-                add_to_outcome(handle.directory, *ending, wall_s=_seconds(job))
-            self._fetched.add(handle.id)
+        if handle.id not in self._fetched:
+            self._transfers.ask(f"fetch {handle.id}", lambda: self._bring(handle), None)
+            self._transfers.forget(f"fetch {handle.id}")  # until it has ended there is nothing to fetch
 
     def alive(self, root: Path) -> list[JobHandle]:
         """By the label of the run. Raises JobError: the Hub does not answer."""
         try:
             jobs = self._jobs(tag_of(root), fresh=True)
         except client_errors() as error:
-            raise JobError(f"the jobs on Hugging Face cannot be listed: {_said(error)}") from error
+            raise JobError(f"the jobs on Hugging Face cannot be listed: {said_of(error)}") from error
         return [
             JobHandle(str((job.environment or {}).get("CREW_JOB_LABEL", job.id)), self.name, root, job.id)
             for job in jobs
-            if _stage(job) not in _OVER
+            if stage_of(job) not in OVER
         ]
 
     def price(self) -> float | None:
@@ -236,7 +225,7 @@ class HfJobsCompute(Backend):
         try:
             flavor = self._hardware().get(self._settings.flavor)
         except client_errors() as error:
-            self._contact.lost(_said(error))
+            self._contact.lost(said_of(error))
             return None
         return None if flavor is None else flavor.usd_per_hour
 
@@ -247,7 +236,7 @@ class HfJobsCompute(Backend):
         except client_errors() as error:
             if self._last is not None:
                 return self._last
-            raise JobError(f"the Hub's list of hardware cannot be had: {_said(error)}") from error
+            raise JobError(f"the Hub's list of hardware cannot be had: {said_of(error)}") from error
         flavor = known.get(self._settings.flavor)
         if flavor is None:
             raise ConfigError(f"there is no flavor `{self._settings.flavor}`; the Hub offers {', '.join(known)}.")
@@ -258,6 +247,8 @@ class HfJobsCompute(Backend):
             device_memory_gib=self._settings.device_memory_gib or flavor.memory_gib,
             threads_per_job=self._settings.threads,
             description=f"Hugging Face Jobs, flavor {flavor.name} ({price}), at most {self._slots} job(s) of a run",
+            devices_per_job=flavor.devices,
+            job_is_slot=True,
         )
         return self._last
 
@@ -265,10 +256,68 @@ class HfJobsCompute(Backend):
     def _repo(self) -> str:
         return self._settings.repo or f"{self.namespace}/crew-jobs"
 
+    def _known_or_free(self, label: str, directory: Path, tag: str) -> JobHandle | None:
+        """The job of this label, or None where it may be submitted. Raises as `submit`."""
+        with self._lock:
+            if not self._contact.may_ask:
+                raise self._contact.refuse(label)
+            try:
+                if (known := self._known(label, directory, fresh=True)) is not None:
+                    return known
+                busy = [job for job in self._jobs(tag, fresh=False) if stage_of(job) not in OVER]
+                if len(busy) >= self._slots:
+                    raise SlotsBusyError(f"`{label}` waits: {len(busy)} job(s) of this run are on Hugging Face.")
+                self._check_price(label)
+            except client_errors() as error:
+                raise self._failure(error, label) from error
+        return None
+
+    def _sent(self, label: str, name: str, config: Path) -> str:
+        """The path of the code in the repo, once all files are there. Raises SlotsBusyError until then."""
+        try:
+            there, code = self._transfers.ask(
+                f"send {name}", lambda: send_job(self._api, self._repo, name, config), self._settings.send_seconds
+            )
+        except _transfer_errors() as error:
+            raise self._failure(error, label) from error
+        if not there:
+            raise SlotsBusyError(f"`{label}` waits: its files are being sent to {self._repo}.")
+        return str(code)
+
+    def _bring(self, handle: JobHandle) -> None:
+        """`fetch`, in the thread of the transfer."""
+        try:
+            job = self._inspect(handle.id)
+            if job is not None and stage_of(job) not in OVER:
+                return
+            with self._lock:
+                self._follow(handle)
+            self._followers[handle.id].finish(_LOG_END_S)
+            record = read_record(handle.directory, self.name, handle.label) or {}
+            name = str(record.get("name") or cluster_name(handle.directory, handle.label))
+            bring_back(self._api, self._repo, name, handle.directory)
+            if record:
+                fields = {key: record.get(key) for key in ("name", "before", "flavor")}
+                write_record(handle.directory, self.name, handle.label, handle.id, **fields, billed_s=seconds_of(job))
+        except _transfer_errors() as error:
+            if (handle.directory / OUTCOME_FILE).exists():  # an earlier session brought it
+                self._contact.lost(said_of(error))
+                return
+            raise JobError(f"the files of `{handle.label}` cannot be fetched: {said_of(error)}") from error
+        if (ending := ending_of(job, handle)) is not None:
+            add_to_outcome(handle.directory, *ending, wall_s=seconds_of(job))
+        self._fetched.add(handle.id)
+
     def _hardware(self) -> dict[str, Flavor]:
+        """By name; while the Hub is silent, as it was told last. Raises the client's errors: it never was."""
         with self._lock:
             if self._flavors is None or time.monotonic() - self._flavors[0] > PRICES_S:
-                self._flavors = time.monotonic(), flavors(self._api.list_jobs_hardware())
+                try:
+                    self._flavors = time.monotonic(), flavors(self._api.list_jobs_hardware())
+                except client_errors() as error:
+                    if self._flavors is None:
+                        raise
+                    self._contact.lost(said_of(error))
             return self._flavors[1]
 
     def _check_price(self, label: str) -> None:
@@ -293,6 +342,7 @@ class HfJobsCompute(Backend):
             "timeout_s": spec.timeout_s,
             "sync_s": settings.checkpoint_seconds,
             "keep": settings.secrets,
+            "patience_s": PATIENCE_S,
         }
         program = Path(hf_remote.__file__).read_text(encoding="utf-8")
         start = f'exec {settings.python or "python"} -c "$CREW_PROGRAM"'
@@ -319,7 +369,7 @@ class HfJobsCompute(Backend):
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status is not None and status not in _TRY_LATER:
                 raise
-            self._contact.lost(_said(error))
+            self._contact.lost(said_of(error))
             if (found := self._by_name(name, tag)) is not None:
                 return found
             raise
@@ -359,9 +409,9 @@ class HfJobsCompute(Backend):
             return None
         try:
             jobs = self._jobs(tag_of(root_of(handle.directory)), fresh=False)
-            return next((job for job in jobs if job.id == handle.id), None) or self._inspect(handle.id) or _deleted()
+            return next((job for job in jobs if job.id == handle.id), None) or self._inspect(handle.id) or deleted_job()
         except client_errors() as error:
-            self._contact.lost(_said(error))
+            self._contact.lost(said_of(error))
         except JobError as error:  # the Hub did not say whose the token is
             self._contact.lost(str(error))
         return None
@@ -388,7 +438,7 @@ class HfJobsCompute(Backend):
                 job = self._inspect(handle.id)
             except client_errors():
                 return False
-            return job is None or _stage(job) in _OVER
+            return job is None or stage_of(job) in OVER
 
         before = int(record.get("before") or 0)
         self._followers[handle.id] = LogFollower(handle.directory, lines, ended, before, client_errors())
@@ -399,50 +449,19 @@ class HfJobsCompute(Backend):
         if status == 402:
             return BudgetError(
                 f"`{label}` is not submitted: Hugging Face wants a positive credit balance of `{self.namespace}` "
-                f"(402). Add credits at https://huggingface.co/settings/billing. {_said(error)}"
+                f"(402). Add credits at https://huggingface.co/settings/billing. {said_of(error)}"
             )
         if status is None or status in _TRY_LATER:
-            self._contact.lost(_said(error))
+            self._contact.lost(said_of(error))
             return self._contact.refuse(label)
         if status in (401, 403):
             return JobError(
-                f"Hugging Face refuses `{label}`: the token may not do this for `{self.namespace}`. {_said(error)}"
+                f"Hugging Face refuses `{label}`: the token may not do this for `{self.namespace}`. {said_of(error)}"
             )
-        return JobError(f"Hugging Face refuses `{label}`: {_said(error)}")
+        return JobError(f"Hugging Face refuses `{label}`: {said_of(error)}")
 
 
-def _said(error: Exception) -> str:
-    return redact(" ".join(f"{type(error).__name__}: {error}".split()))[:500]
-
-
-def _stage(job: Any) -> str:
-    stage = job.status.stage if job.status is not None else "SCHEDULING"
-    return str(getattr(stage, "value", stage))
-
-
-def _deleted() -> Any:
-    """A job that the Hub does not have any more."""
-    from types import SimpleNamespace
-
-    return SimpleNamespace(status=SimpleNamespace(stage="DELETED", message="the Hub does not know it any more"))
-
-
-def _seconds(job: JobInfo | None) -> float:
-    durations = getattr(job, "durations", None)
-    return float(getattr(durations, "running_secs", None) or 0.0)
-
-
-def _ending(job: JobInfo | None, handle: JobHandle) -> tuple[ErrorClass, str] | None:
-    """Class and message of an end that the job may not have told; None for one that it did."""
-    stage = "DELETED" if job is None else _stage(job)
-    said = "" if job is None or job.status is None else job.status.message or ""
-    if stage in ("CANCELED", "DELETED"):
-        return "cancelled", f"the Hugging Face job {handle.id} was ended ({stage}) {said}"
-    if stage == "ERROR" and "timeout" in said.lower():
-        return "timeout", f"the Hugging Face job {handle.id} was ended at its time limit: {said}"
-    if (handle.directory / OUTCOME_FILE).exists():
-        return None
-    code = _EXIT_CODE.search(said.lower())
-    if stage == "ERROR" and code is not None and int(code[1]) >= 128:
-        return "killed", f"the Hugging Face job {handle.id} was killed: {said}"
-    return "crashed", f"the Hugging Face job {handle.id} left no outcome ({stage}): {said or 'see its log'}"
+def _transfer_errors() -> tuple[type[Exception], ...]:
+    """What sending and bringing files raise beyond the client's own: Xet's library tells of the network by built-in
+    errors, and a disk may be full here."""
+    return (*client_errors(), OSError, RuntimeError)

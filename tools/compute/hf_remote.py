@@ -12,6 +12,9 @@ huggingface_hub alone. It is told everything by CREW_REMOTE, a JSON object:
     timeout_s     the module is ended then, with SIGTERM, and ten seconds later with SIGKILL
     sync_s        seconds between two copies of a running job's checkpoints to the repo
     keep          names of the secrets that the module itself gets
+    patience_s    how long the Hub is asked again where it does not take or give the files
+
+Files that cannot be had or stored end the program with exit code 75 (EX_TEMPFAIL) and a last line that says why.
 
 The rows of metrics.jsonl are printed as they come, behind METRICS, so that whoever follows the log can watch.
 """
@@ -28,6 +31,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +39,23 @@ METRICS = "crew-metrics "
 RESTART = "crew-metrics-from-the-start"
 NOT_BACK = ["config.yaml", ".crew-*", ".cache/*", "log.txt"]
 GRACE_S = 10.0
+NO_FILES = 75
+LONGEST_PAUSE_S = 30.0
 
 
 def main() -> int:
     """The job's exit code is the module's."""
     told: dict[str, Any] = json.loads(os.environ["CREW_REMOTE"])
-    root = Path(tempfile.mkdtemp(prefix="crew-"))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))  # before there is a child
+    with tempfile.TemporaryDirectory(prefix="crew-", ignore_cleanup_errors=True) as folder:
+        return _work(told, Path(folder))
+
+
+def _work(told: dict[str, Any], root: Path) -> int:
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=told["endpoint"], token=os.environ["HF_TOKEN"])
-    directory = _bring(api, told, root)
+    directory: Path = _patiently(told, "brought", lambda: _bring(api, told, root))
     environment = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "CREW_REMOTE")}
     environment |= {name: os.environ[name] for name in told["keep"] if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join([str(root / "code"), *filter(None, [environment.get("PYTHONPATH")])])
@@ -58,8 +69,7 @@ def main() -> int:
     code = _watch(child, api, told, directory)
     over.set()
     telling.join()
-    _send(api, told, directory, "files of the ended job")
-    shutil.rmtree(root, ignore_errors=True)
+    _patiently(told, "stored", lambda: _send(api, told, directory, "files of the ended job"))
     return code if code >= 0 else 128 - code
 
 
@@ -93,7 +103,10 @@ def _watch(child: subprocess.Popen[bytes], api: Any, told: dict[str, Any], direc
         if now - started > told["timeout_s"]:
             return _end(child, told, directory, now - started)
         if now - synced > told["sync_s"] and (directory / "checkpoints").is_dir():
-            _send(api, told, directory, "checkpoints of the running job")
+            try:
+                _send(api, told, directory, "checkpoints of the running job")
+            except Exception as error:  # noqa: BLE001 - whatever the client raises, the next round may work
+                _complain("the checkpoints could not be stored", error)
             synced = time.monotonic()
 
 
@@ -114,20 +127,34 @@ def _end(child: subprocess.Popen[bytes], told: dict[str, Any], directory: Path, 
 
 
 def _send(api: Any, told: dict[str, Any], directory: Path, message: str) -> None:
-    """One commit, tried again: a result that was paid for must not be lost to one bad answer."""
-    for attempt in range(5):
+    """One commit."""
+    api.upload_folder(
+        repo_id=told["repo"],
+        folder_path=directory,
+        path_in_repo=f"{told['job']}/out",
+        ignore_patterns=NOT_BACK,
+        commit_message=message,
+    )
+
+
+def _patiently(told: dict[str, Any], what: str, work: Callable[[], Any]) -> Any:
+    """`work`, again and again while the Hub does not do it: a result that was paid for outlives a bad quarter of an
+    hour. Ends the program where it does not help."""
+    deadline, pause = time.monotonic() + told["patience_s"], 1.0
+    while True:
         try:
-            api.upload_folder(
-                repo_id=told["repo"],
-                folder_path=directory,
-                path_in_repo=f"{told['job']}/out",
-                ignore_patterns=NOT_BACK,
-                commit_message=message,
-            )
-            return
+            return work()
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the next try may work
-            sys.stderr.write(f"the files could not be stored ({type(error).__name__}: {error})\n")
-            time.sleep(2**attempt)
+            _complain(f"the files could not be {what}", error)
+            if time.monotonic() + pause > deadline:
+                sys.exit(NO_FILES)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def _complain(what: str, error: Exception) -> None:
+    sys.stderr.write(f"{what} ({type(error).__name__}: {' '.join(str(error).split())[:300]})\n")
+    sys.stderr.flush()
 
 
 def _tell_metrics(path: Path, over: threading.Event) -> None:

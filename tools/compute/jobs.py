@@ -20,7 +20,8 @@ from posttrain_crew.blackboard import Entry
 from posttrain_crew.entries import ErrorClass, Incident, JobOutcome, JobStarted
 from posttrain_crew.errors import BudgetError, JobError, SlotsBusyError
 from posttrain_crew.files import atomic_write_json, atomic_write_text, sha256_text
-from posttrain_crew.tools.compute.base import OUTCOME_FILE, JobHandle, JobSpec, JobState
+from posttrain_crew.tools.compute.base import OUTCOME_FILE, Capacity, JobHandle, JobSpec, JobState
+from posttrain_crew.tools.compute.record import load_record
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "OUTCOME_FILE",
     "JobRequest",
     "handle_of",
+    "held_slots",
+    "kept_environment",
     "launch",
     "launch_again",
     "launch_many",
@@ -45,6 +48,8 @@ ENVIRONMENT_FILE = "environment.json"
 MAX_ATTEMPTS = 12
 """Starts of one job before it counts as failed. Only killed and cancelled jobs start again, a user's interrupts among
 them, so the number is generous; it ends the case of a job that kills its machine each time."""
+_at_launch: set[tuple[Path, str]] = set()
+"""Directory and label of the jobs that a thread of this process is launching now."""
 TIMEOUT_FACTOR = 5.0
 MINIMUM_TIMEOUT_S = 420.0
 
@@ -78,16 +83,21 @@ class JobRequest:
     later attempt gets them again. They must not be secrets."""
 
 
-def launch(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
+def launch(workspace: Workspace, request: JobRequest, *, waited: bool = False) -> Entry[JobStarted]:
     """Start a job, or return the one that carries this label already. Where every slot is taken, it waits for one.
+
+    Args:
+        waited: it has been told already that the job waits, and it is not told again.
 
     Raises:
         BudgetError: its estimate does not fit what is left. JobError: the backend refused it.
     """
-    return launch_many(workspace, [request])[0]
+    return launch_many(workspace, [request], waited=waited)[0]
 
 
-def launch_many(workspace: Workspace, requests: Sequence[JobRequest]) -> list[Entry[JobStarted]]:
+def launch_many(
+    workspace: Workspace, requests: Sequence[JobRequest], *, waited: bool = False
+) -> list[Entry[JobStarted]]:
     """Start jobs that belong together, for example one experiment with several seeds: as one array where the backend
     has such. As `launch`; where not all of them find a slot at once, each waits for its own."""
     entries = [_posted(workspace, request) for request in requests]
@@ -96,21 +106,29 @@ def launch_many(workspace: Workspace, requests: Sequence[JobRequest]) -> list[En
         for request, entry in zip(requests, entries, strict=True)
         if not (request.directory / OUTCOME_FILE).exists()
     ]
+    keys = {(request.directory, request.label) for request, _ in waiting}
+    if waited and keys & _at_launch:
+        return entries  # an agent's thread is just about it: a second call would only wait for the first
     specs = [_spec(workspace, request) for request, _ in waiting]
+    _at_launch.update(keys)
     try:
         if len(specs) == 1:
             workspace.compute.submit(specs[0])
         elif specs:
             workspace.compute.submit_many(specs)
-    except SlotsBusyError:  # they are posted: the loop submits each when a slot is free
-        for request, _ in waiting:
-            workspace.events.emit("job_queued", label=request.label, role=request.role, subject=request.subject)
+    except SlotsBusyError as error:  # they are posted: the loop submits each when a slot is free
+        for request, _ in [] if waited else waiting:
+            workspace.events.emit(
+                "job_queued", label=request.label, role=request.role, subject=request.subject, reason=str(error)
+            )
         return entries
     except (BudgetError, JobError) as error:
         for request, entry in waiting:
             if workspace.compute.find(request.label, request.directory) is None:
                 post_outcome(workspace, entry, stopped=("crashed", str(error)))
         raise
+    finally:
+        _at_launch.difference_update(keys)
     for request, _ in waiting:
         workspace.events.emit("job_started", label=request.label, role=request.role, subject=request.subject)
     return entries
@@ -123,7 +141,7 @@ def _posted(workspace: Workspace, request: JobRequest) -> Entry[JobStarted]:
         f"job:{request.label}",
         wall_s=request.estimate_seconds,
         device_s=request.estimate_seconds * request.nodes * request.processes,
-        usd=None if price is None else price * request.estimate_seconds / 3600,
+        usd=None if price is None else price * request.estimate_seconds * request.nodes / 3600,
         final=request.final,
         refs=request.refs,
     )
@@ -161,14 +179,15 @@ def _spec(workspace: Workspace, request: JobRequest) -> JobSpec:
         request.module,
         request.directory / "config.yaml",
         timeout,
-        _kept_environment(request.directory),
+        kept_environment(request.directory),
         nodes=request.nodes,
         processes=request.processes,
     )
 
 
-def _kept_environment(directory: Path) -> dict[str, str]:
-    """The variables that the job was first launched with; {} where it has none."""
+def kept_environment(directory: Path) -> dict[str, str]:
+    """The variables that the job was first launched with; {} where it has none. Raises JobError where they cannot be
+    read."""
     path = directory / ENVIRONMENT_FILE
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -182,8 +201,8 @@ def _kept_environment(directory: Path) -> dict[str, str]:
 
 
 def launch_again(workspace: Workspace, job: Entry[JobStarted]) -> Entry[JobStarted]:
-    """Submit a job that is on the board but was never started (a kill came between the two)."""
-    return launch(workspace, _request_of(workspace, job, job.body.label, job.body.attempt, job.refs))
+    """Submit a job that is on the board but was never started: it waits for a slot, or a kill came between the two."""
+    return launch(workspace, _request_of(workspace, job, job.body.label, job.body.attempt, job.refs), waited=True)
 
 
 def relaunch(workspace: Workspace, job: Entry[JobStarted]) -> Entry[JobStarted]:
@@ -222,6 +241,11 @@ def _request_of(
 def handle_of(workspace: Workspace, job: Entry[JobStarted]) -> JobHandle | None:
     """The backend's handle of a job on the board, or None where the backend does not know it."""
     return workspace.compute.find(job.body.label, workspace.run.absolute(job.body.directory))
+
+
+def held_slots(capacity: Capacity, jobs: Sequence[Entry[JobStarted]]) -> int:
+    """Slots that jobs hold: one for each where a scheduler counts their devices, else one for each process."""
+    return len(jobs) if capacity.job_is_slot else sum(job.body.nodes * job.body.processes for job in jobs)
 
 
 def poll(workspace: Workspace, job: Entry[JobStarted]) -> JobState:
@@ -289,7 +313,8 @@ def post_outcome(
             if isinstance(value, int | float) and math.isfinite(value)
         },
     )
-    usd = (workspace.compute.price() or 0.0) * outcome.wall_s / 3600
+    billed_s = max(outcome.wall_s, _billed_seconds(directory, job.body.label))
+    usd = (workspace.compute.price() or 0.0) * billed_s * job.body.nodes / 3600
     device_s = outcome.wall_s * job.body.nodes * job.body.processes
     workspace.budget.settle(f"job:{job.body.label}", wall_s=outcome.wall_s, device_s=device_s, usd=usd)
     entry = workspace.board.post(outcome, author="crew", refs=(job.id,), key=f"outcome:{job.body.label}")
@@ -303,6 +328,12 @@ def post_outcome(
         wall_s=outcome.wall_s,
     )
     return entry
+
+
+def _billed_seconds(directory: Path, label: str) -> float:
+    """What the backend counted, where it says so: a rented machine costs while files come and go, too."""
+    record = load_record(directory, {"label"}) or {}
+    return float(record.get("billed_s") or 0.0) if record.get("label") == label else 0.0
 
 
 def _read_outcome(path: Path) -> dict[str, Any] | None:

@@ -211,6 +211,7 @@ class RayCompute(Backend):
         totals = [(node.get("raylet") or {}).get("resourcesTotal") or {} for node in nodes]
         gpus = sum(float(total.get("GPU", 0.0)) for total in totals)
         cpus = sum(float(total.get("CPU", 0.0)) for total in totals)
+        largest = max((float(total.get("GPU", 0.0)) for total in totals), default=0.0)
         fits = cpus >= settings.cpus and gpus >= settings.gpus
         memory = settings.device_memory_gib or min((float(t.get("memory", 0.0)) for t in totals), default=0.0) / 2**30
         self._last = Capacity(
@@ -220,6 +221,9 @@ class RayCompute(Backend):
             threads_per_job=settings.threads,
             description=f"Ray at {settings.address}: {len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs, "
             f"at most {self._slots} job(s) of a run",
+            devices_per_job=max(1, int(largest / settings.gpus)) if settings.gpus else 1,
+            nodes_per_job=max(1, len(nodes)),
+            job_is_slot=True,
         )
         return self._last
 

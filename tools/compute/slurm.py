@@ -203,6 +203,9 @@ class SlurmCompute(Backend):
             threads_per_job=settings.threads,
             description=f"Slurm partition {settings.partition or '(default)'}: {nodes} usable node(s), "
             f"gres {settings.gres or 'none'}, at most {self._slots} job(s) of a run",
+            devices_per_job=_gpus(settings.gres),
+            nodes_per_job=max(1, nodes),
+            job_is_slot=True,
         )
         return self._last
 
@@ -400,3 +403,9 @@ def _ending(job: SlurmJob, handle: JobHandle) -> tuple[ErrorClass, str] | None:
     if job.signal == 9 or job.exit_code == 137:
         return "killed", f"{where} was killed (SIGKILL; often by the kernel when memory is used up)"
     return None
+
+
+def _gpus(gres: str | None) -> int:
+    """GPUs of a node by the setting `gres`, as in `gpu:h100:4` or `gpu:2`; 1 where it names none."""
+    counts = [part.rsplit(":", 1)[-1] for part in (gres or "").split(",") if part.startswith("gpu:")]
+    return max([1, *(int(count) for count in counts if count.isdigit())])
