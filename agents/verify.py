@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +12,15 @@ from pydantic import BaseModel
 from posttrain_crew.blackboard import Blackboard
 from posttrain_crew.entries import BODY_TYPES, JobStarted
 from posttrain_crew.errors import BlackboardError
+from posttrain_crew.state import RunState
 from posttrain_crew.tasks.contracts import Plan
 
 __all__ = ["mentioned_ids", "plan_problems", "result_problems"]
 
+MOST_REMEDIES = 2
+"""A remedy that failed twice is not tried a third time, whoever plans: the playbook keeps to it by itself."""
+RECENT = 24
+"""Experiments that a planner sees in its brief: none is blamed for what it cannot know."""
 _CITABLE = ("pap", "rec", "prof", "ts", "exp", "pre", "dia", "eval", "cmp", "dec", "wo", "wr")
 """Prefixes that are no word by themselves, so that they can be looked for inside a sentence."""
 _IN_TEXT = re.compile(rf"\b(?:{'|'.join(_CITABLE)})-[1-9]\d*\b")
@@ -63,9 +69,30 @@ def plan_problems(board: Blackboard, plan: Plan, specialists: set[str]) -> list[
     ]
     for order in plan.orders:
         problems += _unknown(board, [*order.inputs, *mentioned_ids(order.parameters)])
+        if order.parameters.get("purpose") == "remedy":
+            problems += _failed_twice(board, order.parameters.get("changes"))
     if plan.finish and not plan.finish_reason.strip():
         problems.append("`finish` needs a `finish_reason`.")
     return list(dict.fromkeys(problems))
+
+
+def _failed_twice(board: Blackboard, changes: Any) -> list[str]:
+    """Whether these changes are a remedy for something that two remedies have not cured: each of them ended with the
+    same cause again. Running out of memory is left out, where each rung of the ladder is another remedy."""
+    if not isinstance(changes, dict):
+        return []
+    recent = list(RunState.of(board).experiments.values())[-RECENT:]
+    told = [(view, view.diagnosis.body) for view in recent if view.diagnosis is not None]
+    failed = Counter(body.cause for view, body in told if view.entry.body.purpose == "remedy")
+    for view, body in reversed(told):
+        if body.cause == "infrastructure" or not body.remedy or failed[body.cause] < MOST_REMEDIES:
+            continue
+        if body.remedy.items() <= changes.items():
+            return [
+                f"{body.cause} has come back after {failed[body.cause]} remedies: a third is not tried ({view.id} "
+                "needs another idea: other data, another method or another parent)."
+            ]
+    return []
 
 
 def _unknown(board: Blackboard, ids: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ SLACK = 2.0
 """Time that an order may take, relative to what is expected: the trainer shortens what does not fit its order."""
 REMEDIES_PER_CAUSE = 2
 """A remedy that failed twice is not tried a third time."""
-OOM_RUNGS = 6
+OOM_RUNGS = 10
 
 
 def policy(conversation: Conversation) -> ToolCalls | Final:
@@ -219,12 +219,12 @@ def _remedies(at: Position) -> list[Idea]:
     used: dict[str, int] = {}
     for e in at.experiments:
         if e["purpose"] == "remedy" and e["diagnosis"]:
-            used[e["diagnosis"]["cause"]] = used.get(e["diagnosis"]["cause"], 0) + 1
+            used[_ailment(e)] = used.get(_ailment(e), 0) + 1
     for e in at.experiments:
         diagnosis = e["diagnosis"]
         if e["stage"] not in ("failed", "decided") or e["decision"] == "promote" or not diagnosis:
             continue
-        if not diagnosis["remedy"] or used.get(diagnosis["cause"], 0) >= _most(diagnosis["cause"]):
+        if not diagnosis["remedy"] or used.get(_ailment(e), 0) >= _most(_ailment(e)):
             continue
         ideas.append(
             Idea(
@@ -238,6 +238,12 @@ def _remedies(at: Position) -> list[Idea]:
             )
         )
     return ideas
+
+
+def _ailment(experiment: dict[str, Any]) -> str:
+    """What is counted: the diagnosis' cause, and want of memory apart from the other accidents of a machine."""
+    oom = experiment.get("error_class") == "out_of_memory"
+    return "out_of_memory" if oom else str(experiment["diagnosis"]["cause"])
 
 
 def _most(cause: str) -> int:

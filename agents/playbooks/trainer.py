@@ -12,6 +12,8 @@ __all__ = ["policy"]
 
 _PLANS = 5
 _MIN_STEPS = 10
+_LAUNCHES = 10
+"""Of one order: the first, and one for each rung of the ladder of a smoke run that is out of memory."""
 
 
 def policy(conversation: Conversation) -> ToolCalls | Final:
@@ -22,8 +24,10 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
             return Final(_refused(f"the order lacks the parameter `{name}`"))
     if conversation.can("describe_compute") and not conversation.made("describe_compute"):
         return ToolCalls([ToolCall("describe_compute")])
-    if conversation.made("launch_training") or not conversation.can("launch_training"):
-        return _outcome(conversation)
+    launches = conversation.made("launch_training")
+    if launches or not conversation.can("launch_training"):
+        again = _with_less_memory(launches)
+        return _outcome(conversation) if again is None else again
     plans = conversation.made("plan_training")
     if not plans:
         return _plan(wanted, dict(wanted.get("changes") or {}))
@@ -43,6 +47,17 @@ def policy(conversation: Conversation) -> ToolCalls | Final:
         **({"seeds": wanted["seeds"]} if wanted.get("seeds") else {}),
     }
     return ToolCalls([ToolCall("launch_training", arguments)])
+
+
+def _with_less_memory(launches: list[ToolCall]) -> ToolCalls | None:
+    """The same launch with what its smoke run asks for, or None where there is nothing of the kind."""
+    answer = launches[-1].result if launches and launches[-1].error is None else None
+    remedy = answer.get("remedy") if isinstance(answer, dict) else None
+    if not remedy or len(launches) >= _LAUNCHES:
+        return None
+    arguments = launches[-1].arguments
+    changes = {**(arguments.get("changes") or {}), **remedy}
+    return ToolCalls([ToolCall("launch_training", {**arguments, "changes": changes})])
 
 
 def _plan(wanted: dict[str, Any], changes: dict[str, Any]) -> ToolCalls:
@@ -104,10 +119,11 @@ def _outcome(conversation: Conversation) -> Final:
     reason = str(answer.get("reason") or "as ordered")
     if others := [str(one.get("experiment")) for one in answer.get("experiments") or []]:
         reason += f" (one experiment for each seed: {', '.join(others)})"
-    plans = conversation.made("plan_training")
-    if len(plans) > 1:
-        first, last = plans[0].arguments, plans[-1].arguments
-        reason += f" (planned {len(plans)} times: changes {first.get('changes')} became {last.get('changes')})"
+    for done, tool in (("planned", "plan_training"), ("tried", "launch_training")):
+        calls = conversation.made(tool)
+        if len(calls) > 1:
+            first, last = calls[0].arguments, calls[-1].arguments
+            reason += f" ({done} {len(calls)} times: changes {first.get('changes')} became {last.get('changes')})"
     return Final(
         TrainingResult(
             experiment=answer.get("experiment"),

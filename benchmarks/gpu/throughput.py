@@ -31,7 +31,7 @@ from statistics import median
 from typing import Any
 
 import yaml
-from peak import TOLERANCE, made_rows, random_model, this_device
+from peak import TOLERANCE, made_rows, random_model, stated, this_device, tiny_shape
 
 from posttrain_crew.tools.training.hardware import Cluster, Device, devices, sharding
 from posttrain_crew.tools.training.memory import GIB, Work, memory_of
@@ -137,22 +137,11 @@ def main() -> int:
     return table(every, strict=not given.cpu_smoke)
 
 
-def tiny_shape() -> ModelShape:
-    """A shape of the same architecture for the smoke: half a million parameters."""
-    one, layers, hidden, mlp, heads, kv, head, words = 32, 2, 128, 384, 4, 2, 32, 1024
-    block = 2 * hidden * heads * head + 2 * hidden * kv * head + 3 * hidden * mlp + 2 * hidden + 2 * one
-    return ModelShape(
-        parameters=words * hidden + layers * block + hidden, layers=layers, hidden=hidden, vocabulary=words,
-        kv_width=kv * head, architecture="Qwen3ForCausalLM", intermediate=mlp, query_width=heads * head, heads=heads,
-        kv_heads=kv, tied=True, qk_norm=True,
-    )  # fmt: skip
-
-
 def fields_of(side: str, method: str, shape: ModelShape, device: Device, given: argparse.Namespace) -> dict[str, Any]:
     """The trainer fields of one side, without lengths and steps."""
-    stated = {name: yaml.safe_load(value) for name, value in (item.split("=", 1) for item in given.set)}
+    both = stated(given.set)
     if side == "defaults":
-        return stated
+        return both
     request = usual_request(
         shape,
         "grpo" if method == "grpo" else "sft",
@@ -166,7 +155,7 @@ def fields_of(side: str, method: str, shape: ModelShape, device: Device, given: 
     found = plan(request)
     if found.best is None:
         sys.exit(f"the planner says that it does not fit: {found.why}")
-    return found.best.trainer() | stated
+    return found.best.trainer() | both
 
 
 def prepare(folder: Path, method: str, model: Path, fields: dict[str, Any], given: argparse.Namespace) -> None:

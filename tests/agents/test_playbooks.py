@@ -222,6 +222,26 @@ def test_trainer_drops_the_offending_change_and_says_so() -> None:
     assert "planned 2 times" in result.reason
 
 
+def test_trainer_climbs_the_ladder_of_a_smoke_run_that_is_out_of_memory() -> None:
+    launches: list[dict[str, Any]] = []
+    rungs = [{"per_device_train_batch_size": 4}, {"gradient_checkpointing": True}, {"devices": 2, "sharding": "zero2"}]
+
+    def launch(arguments: dict[str, Any]) -> dict[str, Any]:
+        launches.append(arguments["changes"])
+        if len(launches) <= len(rungs):
+            return {"experiment": f"exp-{len(launches)}", "launched": False, "remedy": rungs[len(launches) - 1]}
+        return {"experiment": "exp-4", "job": "exp-4", "launched": True, "reason": "fits"}
+
+    tools = trainer_tools([{"steps": 9, "estimate_seconds": 9, "problems": []}], [])
+    result, _ = drive("trainer", ORDER, {**tools, "launch_training": launch})
+    assert result.launched and result.experiment == "exp-4" and "tried 4 times" in result.reason
+    assert launches[-1] == {"learning_rate": 1, **rungs[0], **rungs[1], **rungs[2]}
+    launches.clear()
+    rungs = [{}]  # the end of the ladder
+    result, _ = drive("trainer", ORDER, {**tools, "launch_training": launch})
+    assert not result.launched and len(launches) == 1
+
+
 def test_trainer_halves_a_batch_that_does_not_fit() -> None:
     launches: list[dict[str, Any]] = []
     config = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from posttrain_crew.agents.roles import eject, load_roles
 from posttrain_crew.errors import RoleError
-from posttrain_crew.tasks.contracts import RESULT_TYPES
+from posttrain_crew.tasks.contracts import RESULT_TYPES, LiteratureResult
 from posttrain_crew.tasks.prompts import load_template, task_input
 from tests.agents.conftest import FakeHooks
 
@@ -94,3 +95,10 @@ def test_a_plugin_adds_a_specialist(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("posttrain_crew.agents.roles.hooks", lambda: FakeHooks(register_roles=answers))
     role = load_roles()["auditor"]
     assert role.specialist and load_template(role.task, role.template_folders).description.startswith("audit")
+
+
+def test_the_literature_agents_answer_has_at_most_1500_words() -> None:
+    ids = {"recipes": ["rec-1", "rec-2"], "papers": ["pap-1"]}
+    assert LiteratureResult(**ids, summary="so " * 1497).recipes == ["rec-1", "rec-2"]
+    with pytest.raises(ValidationError, match="1501 words"):
+        LiteratureResult(**ids, summary="so " * 1498)

@@ -55,7 +55,10 @@ def test_a_dpo_config_is_read_with_its_fields_in_their_types(tmp_path: Path) -> 
         ("sft", {"push_to_hub": True}, "crew push"),
         ("dpo", {"push_to_hub": True}, "crew push"),
         ("grpo", {"push_to_hub": True}, "crew push"),
-        ("sft", {"loss_type": "sigmoid", "beta": 0.1}, "no field `beta`"),
+        ("sft", {"loss_type": "nll", "beta": 0.1}, "no field `beta`"),
+        ("sft", {"loss_type": "chunked_nl"}, "`chunked_nll`"),
+        ("dpo", {"train_sampling_strategy": "sequental"}, "`sequential`"),  # transformers would shuffle
+        ("sft", {"activation_checkpointing": False, "gradient_checkpointing": True}, "one setting"),
     ],
 )
 def test_what_contradicts_itself_is_refused(method: Any, wrong: dict[str, Any], told: str) -> None:
@@ -73,10 +76,50 @@ def test_what_contradicts_itself_is_refused(method: Any, wrong: dict[str, Any], 
         ("grpo", {"use_vllm": True, "vllm_mode": "colocate"}, []),
         ("dpo", {"padding_free": True, "discopop_tau": 0.1}, ["discopop_tau", "padding_free"]),
         ("dpo", {"loss_type": "discopop", "discopop_tau": 0.1, "beta": 0.2, "max_length": 64}, []),
+        ("sft", {"train_sampling_strategy": "sequential"}, []),
+        ("grpo", {"train_sampling_strategy": "sequential"}, ["train_sampling_strategy"]),
     ],
 )
 def test_settings_without_effect_are_named(method: Any, fields: dict[str, Any], told: list[str]) -> None:
     assert sorted(note.split("`")[1] for note in without_effect(method, fields)) == told
+
+
+def test_rows_to_evaluate_on_that_nobody_looks_at_are_named() -> None:
+    assert "`eval_strategy` is `no`" in without_effect("sft", {}, Path("held-out.jsonl"))[0]
+    assert without_effect("sft", {"eval_strategy": "steps"}, Path("held-out.jsonl")) == []
+
+
+def test_the_new_name_of_a_setting_reaches_the_planner() -> None:
+    """transformers 5 takes `activation_checkpointing` over TRL's own default of the old name."""
+    assert check_trainer("sft", {"activation_checkpointing": False}) == {"gradient_checkpointing": False}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"modle": "m"}, "`modle`: there is no such key; did you mean `model`"),
+        ({"learning_rate": 1e-3}, "`learning_rate`: there is no such key here; it belongs under `trainer`"),
+        ({"lr": 1e-3}, "under `trainer`, as `learning_rate`"),
+        ({"zzz": 1}, "there are method, model, data"),
+        ({"trainer": {"eval_strategy": "epoch"}}, "name a file of them under `eval_data`"),
+        ({"trainer": {"load_best_model_at_end": True}}, "both `eval_strategy` and `save_strategy`"),
+        ({"reward": "mcq_letter"}, "`reward` belongs to GRPO"),
+        ({"method": "grpo", "reward": 3}, "a name or a list of {name, weight}"),
+    ],
+)
+def test_a_wrong_job_says_what_was_probably_meant(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"method": "sft", "model": "m", "data": "d.jsonl", **fields}))
+    with pytest.raises(ConfigError, match=told):
+        load(path)
+
+
+def test_a_reward_may_be_just_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"method": "grpo", "model": "m", "data": "d.jsonl", "reward": "exact"}))
+    assert [(spec.name, spec.weight) for spec in load(path).reward] == [("exact", 1.0)]
+    path.write_text("method: sft\nmodel: m\ndata: d.jsonl\ntrainer:\n")
+    assert load(path).trainer == {}
 
 
 SHAPE = ModelShape(1_700_000_000, 28, 2048, 151_936, 1024, "Qwen3ForCausalLM")

@@ -55,12 +55,33 @@ def test_a_metrics_file_alone_is_enough(tmp_path: Path, call: Callable[..., Any]
     assert done.exit_code == 0, done.output
     (found,) = json.loads(done.stdout)["diagnoses"]
     assert (found["experiment"], found["state"], found["cause"]) == ("history.jsonl", "unknown", "divergence")
-    assert found["evidence"][0] == {"metric": "loss", "step": 5, "value": 9.0, "threshold": 3.5}
+    assert found["evidence"][0] == {"metric": "loss", "step": 5, "value": 9.0, "threshold": 6.5}
     assert found["remedy"] == {"learning_rate": 2e-06, "max_grad_norm": 1.0}  # a tenth of TRL's default
     text = call(str(path)).stdout
     assert "divergence" in text
-    assert "loss = 9 at step 5 (compared with 3.5)" in text
+    assert "loss = 9 at step 5 (compared with 6.5)" in text
     assert "try learning_rate: 2e-06, max_grad_norm: 1.0" in text
+
+
+def test_what_only_the_metrics_tell_of_is_what_the_remedy_starts_from(tmp_path: Path, call: Callable[..., Any]) -> None:
+    path = tmp_path / "metrics.jsonl"
+    told = {"reward": 0.0, "completions/clipped_ratio": 1.0, "completions/mean_length": 64.0}
+    for step in range(1, 7):
+        append_metrics(path, {"step": step, "learning_rate": 2e-5 * step} | told)
+    text = call(str(path)).stdout
+    assert "do not end within the limit of 64 tokens" in text
+    assert "try max_completion_length: 128" in text
+    other = tmp_path / "other.jsonl"
+    for step, loss in enumerate(DIVERGED, 1):
+        append_metrics(other, {"step": step, "loss": loss, "learning_rate": 0.5})
+    assert "try learning_rate: 0.05" in call(str(other)).stdout
+
+
+def test_lost_weights_are_shown_in_words(tmp_path: Path, call: Callable[..., Any]) -> None:
+    text = call(str(write_metrics(tmp_path / "metrics.jsonl", [2.0, 1.9, math.inf]))).stdout
+    assert "loss is inf at step 3\n" in text
+    assert "loss = 1.9 at step 2 (compared with 2)" in text
+    assert "-1" not in text
 
 
 def test_a_healthy_job_exits_with_0_too(tmp_path: Path, call: Callable[..., Any]) -> None:

@@ -13,6 +13,7 @@ from posttrain_crew.tools.training.hardware import sharding
 from posttrain_crew.tools.training.ladder import Refusal, Room, Rung, Settings, first_that_fits, next_config
 from posttrain_crew.tools.training.memory import Work, memory_of
 from posttrain_crew.tools.training.shape import known_shapes
+from posttrain_crew.tools.training.spread import SHAPE_FIELDS, Wanted
 
 ROOMY = Room(gpus=8, offload=True)
 
@@ -75,7 +76,10 @@ def test_what_the_experiment_is_never_changes(method: Any, trainer: dict[str, An
     for rung in rungs:
         assert rung.settings.effective_batch == config.effective_batch
         assert rung.settings.method == method
-        assert set(rung.changes) <= allowed
+        assert set(rung.changes) <= {*allowed, *SHAPE_FIELDS}
+        # the last rungs are an order that the desk takes
+        wanted = Wanted.taken_from(dict(rung.changes))
+        assert (wanted.devices or 1) == (rung.settings.gpus if wanted != Wanted() else 1)
         assert rung.reason
         after = rung.settings.trainer
         assert all(after[name] == value for name, value in trainer.items() if name not in allowed)
@@ -83,8 +87,7 @@ def test_what_the_experiment_is_never_changes(method: Any, trainer: dict[str, An
     if "steps_per_generation" in trainer:
         # completions that are sampled together stay the same too
         last = rungs[-1].settings
-        sampled = last.trainer["per_device_train_batch_size"] * last.trainer["steps_per_generation"] * last.gpus
-        assert sampled == 32
+        assert last.trainer["per_device_train_batch_size"] * last.trainer["steps_per_generation"] == 32
         assert last.gpus == 4  # eight would have to sample half a group each
 
 
@@ -115,10 +118,18 @@ def test_a_quantised_or_a_cpu_job_gets_no_offload() -> None:
 
 
 def test_gpus_that_the_batch_cannot_be_spread_over_are_no_rung() -> None:
-    odd = Settings("sft", {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 3}, "zero3_offload_all", 2)
+    odd = Settings("sft", {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 6}, "zero3_offload_all", 2)
     refusal = next_config(odd, ROOMY)
     assert isinstance(refusal, Refusal)
     assert "effective batch of 6" in refusal.reason
+
+
+def test_machines_come_after_the_devices_of_one() -> None:
+    config = Settings("sft", {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16}, "zero3_offload_all")
+    rungs, refusal = climb(config, Room(gpus=2, nodes=4, offload=True))
+    assert [(rung.settings.gpus, rung.settings.nodes) for rung in rungs] == [(2, 1), (2, 2), (2, 4)]
+    assert rungs[-1].changes == {"devices": 2, "nodes": 4, "sharding": "zero3_offload_all"}
+    assert "on 8 device(s)" in refusal.reason
 
 
 def test_the_first_rung_that_fits() -> None:

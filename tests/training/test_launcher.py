@@ -106,6 +106,16 @@ def test_the_lines_and_what_is_refused() -> None:
         Launch("sft", "fsdp", 2, on_cpu=True)
 
 
+def test_deepspeed_on_one_process_is_started_by_torchrun_too(tmp_path: Path) -> None:
+    """It finds its own process by torchrun's variables."""
+    config = tmp_path / "config.yaml"
+    config.write_text("method: sft\n")
+    alone = Launch("sft", "zero2_offload")
+    spec = JobSpec("a", alone.module, config, 60.0, alone.environment())
+    assert "torch.distributed.run" in job_command(spec, "python", "config.yaml")
+    assert "torch.distributed.run" not in job_command(JobSpec("a", alone.module, config, 60.0), "python", "config.yaml")
+
+
 def test_a_job_that_would_silently_run_without_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     accelerator = SimpleNamespace(num_processes=2)
     trainer = SimpleNamespace(accelerator=accelerator, is_deepspeed_enabled=False, is_fsdp_enabled=False)

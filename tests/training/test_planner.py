@@ -47,18 +47,7 @@ def made_model(kind: str = "qwen3", tied: bool = False) -> Any:
 
     torch.manual_seed(0)
     config, model = (Qwen3Config, Qwen3ForCausalLM) if kind == "qwen3" else (LlamaConfig, LlamaForCausalLM)
-    return model(
-        config(
-            vocab_size=WIDTHS["vocabulary"],
-            hidden_size=WIDTHS["hidden"],
-            intermediate_size=WIDTHS["intermediate"],
-            num_hidden_layers=WIDTHS["layers"],
-            num_attention_heads=WIDTHS["heads"],
-            num_key_value_heads=WIDTHS["kv_heads"],
-            head_dim=WIDTHS["head"],
-            tie_word_embeddings=tied,
-        )
-    )
+    return model(config(**made_shape(tied).config_fields()))
 
 
 # --- shapes
@@ -81,18 +70,7 @@ def test_the_shape_is_that_of_the_real_architecture() -> None:
 
     shape = known_shapes()["qwen3-1.7b"]
     with torch.device("meta"):
-        model = Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=shape.vocabulary,
-                hidden_size=shape.hidden,
-                intermediate_size=shape.mlp,
-                num_hidden_layers=shape.layers,
-                num_attention_heads=shape.heads,
-                num_key_value_heads=shape.kv_heads,
-                head_dim=shape.query // shape.heads,
-                tie_word_embeddings=shape.tied,
-            )
-        )
+        model = Qwen3ForCausalLM(Qwen3Config(**shape.config_fields()))
     assert sum(parameter.numel() for parameter in model.parameters()) == shape.parameters
 
 
@@ -235,6 +213,26 @@ def test_the_states_are_those_of_the_zero_paper() -> None:
     assert states("zero3") == pytest.approx(1.9, abs=0.05)
 
 
+def test_what_a_config_leaves_out_is_what_the_trainer_takes() -> None:
+    shape = known_shapes()["qwen3-1.7b"]
+    assert Work.of("sft", {}, shape, 2048).bf16, "TRL computes in bfloat16 on an accelerator"
+    assert not Work.of("sft", {"bf16": False}, shape, 2048).bf16
+    assert not Work.of("sft", {}, shape, 2048, on_cpu=True).bf16
+    packed = Work.of("sft", {"packing": True, "max_length": 4096}, shape, 100)
+    assert packed.tokens == 4096, "packing fills the rows"
+
+
+def test_gradients_are_gone_while_grpo_samples() -> None:
+    work = Work("grpo", known_shapes()["qwen3-1.7b"], 512, 4, accumulation=4, bf16=True, completion=512,
+                sampled_at_once=16, vllm=Vllm(0.9, True))  # fmt: skip
+    for profile, there in (("single", False), ("zero2", True)):
+        memory = memory_of(work, sharding(profile), 1, 80)
+        assert memory.moment == "sampling"
+        assert ("gradients" in {part.name for part in memory.parts}) == there
+    between = replace(work, sampled_at_once=4)  # it samples amid an accumulation
+    assert "gradients" in {part.name for part in memory_of(between, sharding("single"), 1, 80).parts}
+
+
 def test_offload_moves_states_to_main_memory_and_loses_none() -> None:
     work = Work("sft", known_shapes()["qwen3-8b"], 1024, 1, bf16=True, checkpointing=True)
     at, gone = memory_of(work, sharding("zero3"), 8), memory_of(work, sharding("zero3_offload_all"), 8)
@@ -271,7 +269,11 @@ def test_plans_keep_the_effective_batch_and_give_valid_settings() -> None:
         assert work.micro_batch * work.accumulation * request.cluster.world == request.batch
         assert best.memory.gib <= request.cluster.device.memory_gib
         assert best.host_gib <= request.cluster.device.host_gib
-        check_trainer(request.method, best.trainer())
+        fields = check_trainer(request.method, best.trainer())
+        # what is printed as settings is what was reckoned, whatever the trainer's own defaults are
+        again = Work.of(request.method, fields, work.shape, request.tokens, dtype=work.weights)
+        memory = memory_of(again, best.sharding, request.cluster.world, request.cluster.device.memory_gib)
+        assert memory.gib == pytest.approx(best.memory.gib), (row.model, row.method, row.cluster)
 
 
 def test_more_memory_is_never_slower_and_more_gpus_are_faster() -> None:
@@ -376,6 +378,12 @@ def test_crew_plan_in_words_and_as_json(crew: Callable[..., tuple[int, str]]) ->
         ["--model", "qwen3-1.7b", "--gpu", "toaster"],
         ["--model", "qwen3-1.7b", "--sharding", "zero9"],
         ["--model", "/nowhere"],
+        ["--model", "qwen3-1.7b", "--nodes", "0"],
+        ["--model", "qwen3-1.7b", "--gpus", "0"],
+        ["--model", "qwen3-1.7b", "--gpu", "0xh100"],
+        ["--model", "qwen3-1.7b", "--completion", "12"],
+        ["--model", "qwen3-1.7b", "--sampling", "server"],
+        ["--model", "qwen3-1.7b", "--rank", "8"],
         [],
     ],
 )

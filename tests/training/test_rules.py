@@ -118,6 +118,13 @@ def test_rewards_that_are_refused(names: list[str], why: str) -> None:
         check_rewards(names)
 
 
+def test_a_weight_that_turns_a_reward_round_is_refused() -> None:
+    for weight in (-1.0, float("nan")):
+        with pytest.raises(ConfigError, match="do not separate"):
+            check_rewards(["mcq_letter"], weights=[weight])
+    assert check_rewards(["mcq_letter"], weights=[2.0])
+
+
 def test_a_reward_for_mentions_and_one_for_length_do_not_separate() -> None:
     def mentions(completions: list[Any], answer: list[str], **_: Any) -> list[float]:
         return [float(f"Answer: {a}" in c[0]["content"]) for c, a in zip(completions, answer, strict=True)]
@@ -162,7 +169,7 @@ def test_a_healthy_run_is_left_alone_at_every_step(name: str) -> None:
     ("name", "cause", "by_log"),
     [
         ("a_reward_collapse_high_lr", "reward_collapse", 8),
-        ("b_zero_variance_never", "zero_variance", 5),
+        ("b_zero_variance_never", "zero_variance", 8),
         ("c2_reward_hacking_contains", "reward_hacking", 25),
         ("d_length_explosion", "length_explosion", 12),
         ("e2_sft_nan", "divergence", 2),
@@ -194,10 +201,17 @@ def test_overfitting_is_seen_on_held_out_loss() -> None:
 
 
 def test_completions_that_never_ended() -> None:
-    records = [{"step": n, "reward": 0.1 * (n % 2), "completions/clipped_ratio": 1.0} for n in range(1, 8)]
-    found = findings(records, "grpo", {"max_completion_length": 16})[0]
+    cut = {"completions/clipped_ratio": 1.0}
+    config = {"max_completion_length": 16, "per_device_train_batch_size": 32}
+    never = [{"step": n, "reward": 0.0} | cut for n in range(1, 6)]
+    found = findings(never, "grpo", config)[0]
     assert (found.cause, found.stop) == ("never_ends", True)
-    assert diagnose(records, None, "grpo", {"max_completion_length": 16}).remedy == {"max_completion_length": 32}
+    assert diagnose(never, None, "grpo", config).remedy == {"max_completion_length": 32}
+    # rewarded all the same: only when none of 256 completions has ended there is nothing to learn the end from
+    paid = [{"step": n, "reward": 0.1 * (n % 2)} | cut for n in range(1, 9)]
+    assert [findings(paid[:n], "grpo", config)[0].stop for n in (5, 7, 8)] == [False, False, True]
+    some = [record | {"completions/clipped_ratio": 0.97} for record in paid]
+    assert findings(some, "grpo", config)[0].stop is False
 
 
 # --- diagnose and outcomes

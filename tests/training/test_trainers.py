@@ -278,3 +278,42 @@ def test_a_script_of_another_method_is_refused(tmp_path: Path) -> None:
     folder = write_job(tmp_path / "a", tmp_path / "no-model", "sft", {})
     with pytest.raises(ConfigError, match="`sft` config"):
         raise ConfigError(run(folder, "dpo")["message"])
+
+
+@pytest.mark.slow
+def test_rows_beyond_the_length_do_not_stop_the_smoke_run(model: Path, tmp_path: Path) -> None:
+    """The longest rows, which it takes, are those that the trainer leaves out: the others are trained on."""
+    rows = made_rows("sft")
+    long = [{**row, "prompt": [{"role": "user", "content": "8 * 5? " * 40}]} for row in rows[:20]]
+    fields = {"max_steps": 2, "max_length": 64}
+    smoke = run(write_job(tmp_path / "smoke", model, "sft", fields, rows=[*long, *rows], smoke=True), "sft")
+    assert smoke["ok"], smoke
+    whole = run(write_job(tmp_path / "whole", model, "sft", fields, rows=[*long, *rows]), "sft")
+    assert any("left out 20, whose prompts alone fill it" in note for note in whole["notes"]), whole["notes"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "trainer", "fields", "told"),
+    [
+        ("grpo", {"num_generations": 4}, {"reward": [{"name": "mcq_letter", "weight": -1}]}, "do not separate"),
+        ("grpo", {"num_generations": 4}, {"reward": "format"}, "only reward"),
+        ("sft", {"fp16": True}, {}, "needs an accelerator"),
+    ],
+)
+def test_a_job_started_by_hand_is_refused_like_one_with_a_preflight(
+    model: Path, tmp_path: Path, method: str, trainer: dict[str, Any], fields: dict[str, Any], told: str
+) -> None:
+    outcome = run(write_job(tmp_path / "a", model, method, {"max_steps": 1, **trainer}, **fields), method)
+    assert (outcome["ok"], outcome["error_class"]) == (False, "config")
+    assert told in outcome["message"]
+
+
+@pytest.mark.slow
+def test_held_out_rows_without_their_columns_are_named(model: Path, tmp_path: Path) -> None:
+    folder = write_job(tmp_path / "a", model, "sft", {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1})
+    held_out = write_job(tmp_path / "b", model, "dpo", {}) / "train.jsonl"
+    config = (folder / "config.yaml").read_text() + f"eval_data: {held_out}\n"
+    (folder / "config.yaml").write_text(config)
+    outcome = run(folder, "sft")
+    assert (outcome["error_class"], str(held_out) in outcome["message"]) == ("data", True), outcome

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from posttrain_crew.entries import JobOutcome, MetricEvidence
 from posttrain_crew.tools.training.alerts import raise_alert, raised
+from posttrain_crew.tools.training.diagnose import diagnose
 from posttrain_crew.tools.training.metrics import append_metrics
 from posttrain_crew.tools.training.tracked_history import tracked_history
 from posttrain_crew.tools.training.watch import Finding, Watch, findings
@@ -42,7 +44,25 @@ def test_a_stalled_loader_is_told_by_the_clock_and_ends_the_job_only_late() -> N
     assert findings(records, "sft", {"dataloader_num_workers": 4}, now=last + 100)[0].remedy == {
         "dataloader_num_workers": 0
     }
-    assert causes(findings(records, "sft", {}, now=last + 1000)) == [("stalled_data", "stop")]
+    assert causes(findings(records, "sft", {}, now=last + 1000)) == [("stalled_data", "warn")]  # a slow checkpoint
+    assert causes(findings(records, "sft", {}, now=last + 4000)) == [("stalled_data", "stop")]
+    assert findings(records, "sft", {"max_steps": 10}, now=last + 4000) == []  # done: it merges, saves or uploads
+
+
+def test_a_wait_counts_only_while_somebody_watches(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    for record in run_of(10, loss=1.0):
+        append_metrics(metrics, record)
+    watch, began = Watch(metrics, "sft", {}), 100_000.0
+    assert watch.look(now=began) == []  # a resumed job, with records of before the kill, or another machine's clock
+    for seconds in range(30, 3600, 30):
+        assert all(not finding.stop for finding in watch.look(now=began + seconds))
+    assert causes(watch.look(now=began + 3601)) == [("stalled_data", "stop")]
+    away = began + 3601 + 7200  # the watcher was suspended, or the job was in a queue
+    assert watch.look(now=away) == []
+    append_metrics(metrics, {"step": 11, "time": 22.0, "loss": 1.0})
+    assert watch.look(now=away + 50) == []
+    assert causes(watch.look(now=away + 111)) == []
 
 
 def test_a_job_that_is_slow_by_nature_or_evaluates_does_not_stall() -> None:
@@ -60,7 +80,7 @@ def test_kl_and_entropy_warn_first_and_end_the_job_when_they_last() -> None:
     stopped = findings(far[:16], "grpo", GRPO)[0]
     assert (stopped.cause, stopped.stop) == ("kl_explosion", True)
     assert stopped.remedy == {"learning_rate": pytest.approx(3.33e-6), "beta": 0.04}
-    narrow = run_of(30, reward=0.5, reward_std=0.4, entropy=lambda n: 1.0 / n)
+    narrow = run_of(30, reward=0.5, reward_std=0.4, entropy=lambda n: 0.5**n)
     first = next(n for n in range(31) if findings(narrow[:n], "grpo", GRPO))
     ended = next(n for n in range(31) if any(f.stop for f in findings(narrow[:n], "grpo", GRPO)))
     assert first < ended
@@ -83,8 +103,10 @@ def test_hacking_needs_a_reward_that_knows_the_answer_and_a_real_fall() -> None:
 
 def test_zero_variance_tells_what_can_be_changed() -> None:
     flat: dict[str, Any] = {"frac_reward_zero_std": 1.0, "reward_std": 0.0}
-    never = findings(run_of(6, reward=0.0, **flat), "grpo", GRPO)[0]
-    assert (never.cause, never.stop, never.remedy) == ("zero_variance", True, {})
+    never = [findings(run_of(n, reward=0.0, **flat), "grpo", GRPO)[0] for n in (15, 16)]
+    assert [(f.cause, f.stop) for f in never] == [("zero_variance", False), ("zero_variance", True)]  # 8 prompts a log
+    assert [f.remedy for f in never] == [{}, {}]
+    assert "none of 128 prompts" in never[1].message
     cold = findings(run_of(9, reward=0.5, **flat), "grpo", {**GRPO, "temperature": 0.1})[0]
     assert (cold.cause, cold.remedy) == ("zero_variance", {"temperature": 1.0})
     poor = run_of(9, reward=0.05, reward_std=0.2, frac_reward_zero_std=0.9)
@@ -126,7 +148,7 @@ def test_a_watch_raises_each_alert_once_in_the_trackio_run(tmp_path: Path, monke
     assert [f.cause for f in watch.look()] == ["divergence"]  # from trackio, while there is no metrics.jsonl
     assert [(r["step"], r["eval_loss"]) for r in watch.history] == [(n, 1.0) for n in range(1, 7)]
     assert math.isnan(watch.history[-1]["loss"])
-    for record in run_of(5, reward=0.0, reward_std=0.0, frac_reward_zero_std=1.0):
+    for record in run_of(16, reward=0.0, reward_std=0.0, frac_reward_zero_std=1.0):
         append_metrics(metrics, record)
     for _ in range(3):
         assert watch.look()[0].stop
@@ -163,3 +185,69 @@ def tracked(folder: Path) -> Path:
     environment = {"TRACKIO_DIR": str(folder), "PATH": "/usr/bin:/bin", "HOME": str(folder), "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True, timeout=120)
     return folder / "p.db"
+
+
+def test_a_reward_that_died_is_a_collapse_also_where_the_batch_is_not_known() -> None:
+    alive = [0.5, 0.4, 0.6]
+    records = [
+        {"step": n, "reward": alive[n - 1] if n <= 3 else 0.0, "frac_reward_zero_std": 0.25 if n <= 3 else 1.0}
+        for n in range(1, 31)
+    ]
+    for config in (GRPO, {}):
+        told = diagnose(records, None, "grpo", config)
+        assert told.cause == "reward_collapse", config
+        shown = told.evidence[0]
+        assert shown == MetricEvidence(metric="reward", step=shown.step, value=0.0, threshold=0.25)
+        assert shown.step < 30  # where a watcher would have ended it
+        assert told.remedy["learning_rate"] == pytest.approx(1e-7 if not config else 1e-6)
+    never = [record | {"reward": 0.0, "frac_reward_zero_std": 1.0} for record in records]
+    assert diagnose(never, None, "grpo", {}).cause == "zero_variance"
+    # hard questions that a first batch happened to answer: the groups were as flat from the start
+    flat = [record | {"frac_reward_zero_std": 0.75 if n < 3 else 1.0} for n, record in enumerate(records[:6])]
+    assert all(finding.cause != "reward_collapse" for finding in findings(flat, "grpo", {}))
+
+
+def test_a_warm_up_spike_and_one_batch_without_tokens_end_nothing() -> None:
+    spike = run_of(60, loss=lambda n: 3.0 if 6 <= n < 12 else 1.3)
+    assert not [f for n in range(61) for f in findings(spike[:n], "sft", {}) if f.stop]
+    lasts = run_of(60, loss=lambda n: 3.0 if n >= 6 else 1.3)
+    stopped = next(n for n in range(61) if any(f.stop for f in findings(lasts[:n], "sft", {})))
+    assert stopped == 15  # ten steps above 2.45
+    empty = run_of(20, loss=lambda n: math.nan if n == 5 else 1.0)
+    assert findings(empty, "sft", {}) == []
+    assert findings(empty[:5], "sft", {})[0].evidence[0].metric == "loss is nan"
+
+
+def test_a_held_out_loss_that_rises_while_answers_get_better_is_told_and_left() -> None:
+    rises = [{"step": 10 * n, "loss": 1 / n, "eval_loss": v} for n, v in enumerate([0.9, 0.8, 0.95, 1.1, 1.2, 1.3], 1)]
+    better = [record | {"eval_mean_token_accuracy": 0.7 + 0.01 * n} for n, record in enumerate(rises)]
+    worse = [record | {"eval_mean_token_accuracy": 0.7 - 0.01 * n} for n, record in enumerate(rises)]
+    assert causes(findings(better, "sft", {})) == [("overfitting", "warn")]
+    assert "held-out answers have not got worse" in findings(better, "sft", {})[0].message
+    assert causes(findings(worse, "sft", {})) == [("overfitting", "stop")]
+
+
+def test_completions_that_grow_with_a_true_reward_want_a_longer_limit() -> None:
+    grows: dict[str, Any] = {
+        "completions__mean_length": lambda n: 300 + 10 * n + 40 * (n % 2),
+        "completions__clipped_ratio": lambda n: 0.01 * n,
+        "reward_std": 0.45,
+    }
+    config = {**GRPO, "max_completion_length": 1024}
+    earned = findings(run_of(60, reward=lambda n: 0.1 + 0.004 * n + 0.02 * (n % 3), **grows), "grpo", config)
+    assert causes(earned)[0] == ("length_explosion", "warn")
+    assert earned[0].remedy == {"max_completion_length": 2048}
+    unearned = findings(run_of(60, reward=lambda n: 0.1 + 0.014 * n + 0.02 * (n % 3), **grows), "grpo", config)
+    assert causes(unearned)[0] == ("reward_hacking", "stop")
+    paid = findings(run_of(60, reward=lambda n: 0.3 + 0.002 * n + 0.008 * (n % 2), **grows), "grpo", config)
+    assert causes(paid)[0] == ("length_explosion", "stop")
+
+
+@pytest.mark.parametrize("cause", ["stalled_data", "reward_collapse"])
+def test_a_stop_is_diagnosed_by_the_rule_that_made_it(cause: str) -> None:
+    message = f"{cause}: no step for 3700 s after step 10"
+    outcome = JobOutcome(label="exp-1", ok=False, error_class="stopped_by_rule", message=message, wall_s=9.0, steps=10)
+    told = diagnose(run_of(10, loss=1.0, reward=0.5), outcome, "grpo", GRPO)
+    assert told.cause == cause
+    assert told.advice.startswith("No step for 3700 s after step 10. ")
+    assert told.remedy

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from tests.training.histories.matrix import Verdict, histories, judge, recall, saved_share, table
+from tests.training.histories.large import KINDS, noticed, simulate
+from tests.training.histories.matrix import Verdict, histories, judge, judge_bare, recall, saved_share, table
 from tests.training.histories.recipes import CLASSES, happened, recipe
 
 
@@ -56,3 +57,17 @@ def test_a_verdict_shows_its_numbers_and_a_stop_comes_with_a_step(verdicts: list
     stopped = [verdict for verdict in verdicts if verdict.stopped_at is not None]
     assert {v.cause for v in stopped} >= {"divergence", "reward_collapse", "length_explosion", "reward_hacking"}
     assert all(v.finding is not None and v.finding.evidence for v in stopped)
+
+
+@pytest.mark.parametrize("failure", CLASSES)
+def test_recall_where_the_config_is_gone(failure: str) -> None:
+    own = [judge_bare(history) for history in histories("test") if history.failure == failure]
+    missed = [(v.history.name, v.cause) for v in own if not v.right]
+    assert recall(own) >= 0.95, missed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_healthy_run_of_a_large_model_is_stopped(kind: str) -> None:
+    run = simulate(kind, 0)
+    stops = [(count, f.cause, f.message) for count, f in noticed(run, every=5) if f.stop]
+    assert stops == []

@@ -33,6 +33,7 @@ from posttrain_crew.entries import ErrorClass
 from posttrain_crew.errors import ConfigError, CrewError, ModelError
 from posttrain_crew.files import atomic_write_json, atomic_write_text, canonical_json, sha256_file, sha256_text
 from posttrain_crew.redact import redact
+from posttrain_crew.tools.data.turn_end import end_ids, turn_end
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +118,7 @@ def _load(config: EvaluationConfig) -> HFLM:
             rows = cast(
                 "torch.Tensor", super()._model_generate(context, max_length, stop, **generation_kwargs)
             )  # [batch, context + answer]
-            ends = set(_end_tokens(self.model.generation_config.eos_token_id, self.tokenizer.eos_token_id))
+            ends = set(end_ids(self.model.generation_config.eos_token_id))
             for row in rows[:, context.shape[1] :].tolist():
                 self.generated += 1
                 full = len(row) >= max_length - context.shape[1] and not ends.intersection(row)
@@ -142,20 +143,15 @@ def _load(config: EvaluationConfig) -> HFLM:
     if config.apply_chat_template and not lm.tokenizer.chat_template:
         raise ModelError(f"the tokenizer of {config.model} has no chat template, which the target asks for.")
     given = lm.model.generation_config
+    # the end of a turn ends the answer of every model alike: a base model's end token is often the end of a text only
+    end = turn_end(lm.tokenizer) if config.apply_chat_template else None
     lm.model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         bos_token_id=given.bos_token_id,
-        eos_token_id=_end_tokens(given.eos_token_id, lm.tokenizer.eos_token_id),
+        eos_token_id=end_ids(given.eos_token_id, lm.tokenizer.eos_token_id, end),
         pad_token_id=lm.tokenizer.pad_token_id,
     )
     return lm
-
-
-def _end_tokens(*given: int | list[int] | None) -> list[int]:
-    found: list[int] = []
-    for value in given:
-        found += [value] if isinstance(value, int) else list(value or [])
-    return list(dict.fromkeys(found))
 
 
 def _items(config: EvaluationConfig, logged: list[dict[str, Any]]) -> list[dict[str, Any]]:

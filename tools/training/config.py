@@ -33,7 +33,24 @@ from posttrain_crew.tools.training.trainer_fields import (
     trainer_fields,
 )
 
-__all__ = ["RewardSpec", "TrainingConfig", "check_trainer", "load", "trainer_value", "without_effect"]
+__all__ = [
+    "RewardSpec",
+    "TrainingConfig",
+    "check_job",
+    "check_trainer",
+    "load",
+    "one_name",
+    "rewards_of",
+    "trainer_value",
+    "without_effect",
+]
+
+
+_SAME = {
+    "activation_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing_kwargs": "gradient_checkpointing_kwargs",
+}
+"""New name to old name."""
 
 
 class RewardSpec(BaseModel):
@@ -88,6 +105,19 @@ class TrainingConfig(BaseModel):
     """Letters of a multiple-choice target."""
     trainer: dict[str, Any] = {}
 
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _names_are_rewards(cls, value: Any) -> tuple[RewardSpec, ...]:
+        try:
+            return rewards_of(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("trainer", mode="before")
+    @classmethod
+    def _nothing_is_no_field(cls, value: Any) -> Any:
+        return {} if value is None else value
+
     @field_validator("answer_template")
     @classmethod
     def _has_a_place_for_the_answer(cls, value: str) -> str:
@@ -96,11 +126,22 @@ class TrainingConfig(BaseModel):
         return value
 
 
+def rewards_of(given: Any) -> tuple[RewardSpec, ...]:
+    """From a name, a list of names, or a list of {name, weight}. Raises ConfigError for anything else."""
+    parts = [] if given is None else [given] if isinstance(given, str | dict | RewardSpec) else given
+    try:
+        return tuple(
+            RewardSpec(name=part) if isinstance(part, str) else RewardSpec.model_validate(part) for part in parts
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"`reward` must be a name or a list of {{name, weight}}, but is {given!r}.") from error
+
+
 def load(path: Path) -> TrainingConfig:
     """Read and check a config file.
 
     Raises:
-        ConfigError: the file is no YAML mapping, or anything in it is not valid (see `check_trainer`).
+        ConfigError: the file is no YAML mapping, or anything in it is not valid (see `check_trainer`, `check_job`).
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -111,9 +152,48 @@ def load(path: Path) -> TrainingConfig:
     try:
         config = TrainingConfig.model_validate(raw)
     except ValidationError as error:
-        problems = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"the training config {path} is not valid: {problems}.") from error
-    return config.model_copy(update={"trainer": check_trainer(config.method, config.trainer)})
+        problems = "; ".join(
+            f"`{'.'.join(map(str, e['loc']))}`: "
+            + (_meant(str(e["loc"][-1]), raw) if e["type"] == "extra_forbidden" else e["msg"])
+            for e in error.errors()
+        )
+        raise ConfigError(f"the training config {path} is not valid: {problems.rstrip('.')}.") from error
+    config = config.model_copy(update={"trainer": check_trainer(config.method, config.trainer)})
+    check_job(config)
+    return config
+
+
+def _meant(name: str, raw: dict[str, Any]) -> str:
+    """What to do about an unknown key."""
+    near = difflib.get_close_matches(name, TrainingConfig.model_fields, n=1)
+    if near:
+        return f"there is no such key; did you mean `{near[0]}`?"
+    method = raw.get("method")
+    if method in ("sft", "dpo", "grpo") and (field := nearest_field(method, name)) is not None:
+        return f"there is no such key here; it belongs under `trainer`{'' if field == name else f', as `{field}`'}"
+    return f"there is no such key; there are {', '.join(TrainingConfig.model_fields)}"
+
+
+def check_job(config: TrainingConfig) -> None:
+    """What `check_trainer` cannot see, and what a smoke run, which neither evaluates nor saves, would not meet.
+
+    Raises:
+        ConfigError: keys of the job contradict its trainer fields.
+    """
+    if config.reward and config.method != "grpo":
+        raise ConfigError(f"`reward` belongs to GRPO: leave it out of a {config.method.upper()} job.")
+    evaluates = str(trainer_value(config.method, config.trainer, "eval_strategy") or "no")
+    if evaluates != "no" and config.eval_data is None:
+        raise ConfigError(
+            f"`trainer.eval_strategy: {evaluates}` needs rows to evaluate on: name a file of them under `eval_data`, "
+            "or leave it out."
+        )
+    saves = str(config.trainer.get("save_strategy", "no"))
+    if config.trainer.get("load_best_model_at_end") and (evaluates == "no" or saves not in (evaluates, "best")):
+        raise ConfigError(
+            "`trainer.load_best_model_at_end` chooses among checkpoints by their evaluation: set `eval_data`, and both "
+            f"`eval_strategy` and `save_strategy` to `steps` or `epoch` (they are `{evaluates}` and `{saves}`)."
+        )
 
 
 def check_trainer(method: TrainerMethod, trainer: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +205,7 @@ def check_trainer(method: TrainerMethod, trainer: dict[str, Any]) -> dict[str, A
     """
     fields = trainer_fields(method)
     checked: dict[str, Any] = {}
-    for name, value in trainer.items():
+    for name, value in one_name(trainer).items():
         if name in RESERVED:
             raise ConfigError(f"`trainer.{name}` is not free: {RESERVED[name]}.")
         if name not in fields:
@@ -137,6 +217,16 @@ def check_trainer(method: TrainerMethod, trainer: dict[str, Any]) -> dict[str, A
         checked[name] = checked_value(fields[name], value)
     _check_together(method, checked)
     return checked
+
+
+def one_name(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The fields with each setting under one name, the one that the rest of crew reads. transformers 5 has two names
+    for some, and takes the new one where both are there. Raises ConfigError where they say different things."""
+    named = dict(trainer)
+    for new, old in _SAME.items():
+        if new in named and named.setdefault(old, named[new]) != named.pop(new):
+            raise ConfigError(f"`trainer.{new}` and `trainer.{old}` are one setting, and say different things.")
+    return named
 
 
 def trainer_value(method: TrainerMethod, trainer: dict[str, Any], name: str) -> Any:
@@ -167,7 +257,7 @@ def _check_together(method: TrainerMethod, trainer: dict[str, Any]) -> None:
     if value("use_cpu") and value("fp16"):
         raise ConfigError("`trainer.fp16` needs an accelerator, but `trainer.use_cpu` is set: leave out one of them.")
     _check_adapter(trainer, value)
-    _check_loss_type(method, trainer)
+    _check_choices(method, trainer)
     if method == "grpo":
         _check_grpo(value)
         return
@@ -211,16 +301,17 @@ def _check_adapter(trainer: dict[str, Any], value: Callable[[str], Any]) -> None
         )
 
 
-def _check_loss_type(method: TrainerMethod, trainer: dict[str, Any]) -> None:
-    choices = trainer_fields(method)["loss_type"].choices if method in ("dpo", "grpo") else ()
-    given = trainer.get("loss_type")
-    for name in [given] if isinstance(given, str) else given or []:
-        if choices and name not in choices:
-            near = difflib.get_close_matches(str(name), choices, n=1)
-            raise ConfigError(
-                f"the installed {method.upper()} trainer has no `loss_type` `{name}`."
-                + (f" Did you mean `{near[0]}`?" if near else f" It has {', '.join(choices)}.")
-            )
+def _check_choices(method: TrainerMethod, trainer: dict[str, Any]) -> None:
+    """Some of these the trainer itself would not refuse: it shuffles for every order of rows that it does not know."""
+    for name, given in trainer.items():
+        choices = trainer_fields(method)[name].choices
+        for value in given if isinstance(given, list) else [given]:
+            if choices and isinstance(value, str) and value not in choices:
+                near = difflib.get_close_matches(value, choices, n=1)
+                raise ConfigError(
+                    f"the installed {method.upper()} trainer has no `{name}` `{value}`."
+                    + (f" Did you mean `{near[0]}`?" if near else f" It has {', '.join(choices)}.")
+                )
 
 
 def _check_dpo(value: Callable[[str], Any]) -> None:
@@ -327,8 +418,11 @@ _NEEDS: tuple[tuple[str, str, Any, str], ...] = (
 5.23."""
 
 
-def without_effect(method: TrainerMethod, trainer: dict[str, Any]) -> list[str]:
+def without_effect(method: TrainerMethod, trainer: dict[str, Any], eval_data: Path | None = None) -> list[str]:
     """One line for each field that is set and that the trainer will not read as the rest of the config stands.
+
+    Args:
+        eval_data: of the job.
 
     What a trainer drops by itself while it is made, it says in warnings of its own; a job's notes hold both.
     """
@@ -343,6 +437,14 @@ def without_effect(method: TrainerMethod, trainer: dict[str, Any]) -> list[str]:
         for start, needed, wanted, reason in _NEEDS
         if name.startswith(start) and needed in trainer_fields(method) and value(needed) != wanted
     ]
+    if eval_data is not None and value("eval_strategy") == "no":
+        notes.append("`eval_data` has no effect: `eval_strategy` is `no`; set it to `steps` or `epoch`")
+    if method == "grpo" and "train_sampling_strategy" in trainer:
+        notes.append(
+            "`train_sampling_strategy` has no effect: GRPO reads `shuffle_dataset`, and `false` keeps the file's order"
+        )
+    if method == "sft" and value("packing") and value("train_sampling_strategy") == "sequential":
+        notes.append("`train_sampling_strategy` keeps the order of packs, not of the file: packing mixes rows")
     if "num_train_epochs" in trainer and value("max_steps") > 0:
         notes.append(f"`num_train_epochs` has no effect: `max_steps` {value('max_steps')} decides")
     if trainer.get("warmup_steps") and value("lr_scheduler_type") == "constant":

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from posttrain_crew.blackboard import Entry
-from posttrain_crew.entries import Decision, Experiment, JobStarted, Method, TrainingSet
+from posttrain_crew.entries import Decision, Experiment, JobOutcome, JobStarted, Method, TrainingSet
 from posttrain_crew.errors import BudgetError, ConfigError, CrewError, GateError, InputError
 from posttrain_crew.files import canonical_json, sha256_text
 from posttrain_crew.settings import Settings
 from posttrain_crew.state import ExperimentView, RunState
 from posttrain_crew.target import Training
-from posttrain_crew.tools.compute.jobs import JobRequest, launch_many, poll
+from posttrain_crew.tools.compute.jobs import JobRequest, held_slots, launch_many, poll
 from posttrain_crew.tools.tool import agent_tool
-from posttrain_crew.tools.training.config import RewardSpec, TrainingConfig, check_trainer, trainer_value
+from posttrain_crew.tools.training.config import TrainingConfig, check_trainer, one_name, rewards_of, trainer_value
 from posttrain_crew.tools.training.diagnose import diagnose
 from posttrain_crew.tools.training.estimate import estimate_seconds, memory_gib, model_shape, steps_of
-from posttrain_crew.tools.training.ladder import Room
 from posttrain_crew.tools.training.metrics import METRICS_FILE, read_metrics
 from posttrain_crew.tools.training.preflight import job_config, preflight
-from posttrain_crew.tools.training.spread import Spread, spread_over
+from posttrain_crew.tools.training.relief import as_ordered, next_order, ran_in, room_of
+from posttrain_crew.tools.training.spread import SHAPE_FIELDS, Spread, Wanted, spread_over
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["TrainingDesk", "running_jobs", "starting_point"]
@@ -72,8 +72,9 @@ class TrainingDesk:
         return {
             "device": capacity.device,
             "slots": capacity.slots,
-            "free_slots": max(0, capacity.slots - _held(running_jobs(workspace))),
+            "free_slots": max(0, capacity.slots - held_slots(capacity, running_jobs(workspace))),
             "devices_per_job": capacity.devices_per_job,
+            "nodes_per_job": capacity.nodes_per_job,
             "memory_gib_per_job": capacity.device_memory_gib,
             "threads_per_job": capacity.threads_per_job,
             "description": capacity.description,
@@ -93,15 +94,17 @@ class TrainingDesk:
         training_set: Annotated[str, "id of a training_set entry, like ts-1"],
         parent: Annotated[str, "`base`, or the id of a finished experiment to start from"],
         changes: Annotated[
-            Changes, "TRL config fields that differ from the target's starting points; `reward` for GRPO"
+            Changes,
+            "TRL config fields that differ from the target's starting points; `reward` for GRPO; `devices`, `nodes`, "
+            "`sharding` to start the job on several devices or machines",
         ] = {},  # noqa: B006 - read only; a literal default is what the tool schema shows
         recipe: Annotated[str | None, "id of the recipe entry behind it"] = None,
     ) -> dict[str, Any]:
         """Work out a training job without launching it: its full config, steps, seconds, memory and every problem.
 
-        Where one device is not enough and several of this machine are, `spread` says how the launch will use them: the
-        effective batch stays as ordered. Where no batch of all weights fits the memory and a LoRA adapter does,
-        `adapter` holds the changes for one.
+        Where one device is not enough and several are, or `changes` name some, `spread` says how the launch will use
+        them: the effective batch stays as ordered. Where no batch of all weights fits the memory and a LoRA adapter
+        does, `adapter` holds the changes for one.
         """
         workspace = self._workspace
         problems: list[str] = []
@@ -110,8 +113,8 @@ class TrainingDesk:
             ts = workspace.board.typed(training_set, TrainingSet)
             if recipe is not None:
                 workspace.board.get(recipe)
-            config = _config(workspace, method, ts, parent, dict(changes))
-            answer["config"] = _recorded(config)
+            config, wanted = _config(workspace, method, ts, parent, dict(changes))
+            answer["config"] = _recorded(config, wanted)
             config = config.model_copy(update={"trainer": check_trainer(method, config.trainer)})
             rows = ts.body.rows
             answer["steps"] = steps_of(method, config.trainer, rows)
@@ -131,7 +134,7 @@ class TrainingDesk:
                 )
 
             answer["memory_gib"] = round(memory(config.trainer), 2)
-            spread = spread_over(config, shape, ts.body.max_tokens, capacity)
+            spread = spread_over(config, shape, ts.body.max_tokens, capacity, wanted)
         except CrewError as error:
             problems.append(str(error))
             return {**answer, "problems": problems}
@@ -158,7 +161,9 @@ class TrainingDesk:
         parent: Annotated[str, "`base`, or the id of a finished experiment to start from"],
         hypothesis: Annotated[str, "what this experiment is expected to show, in one or two sentences"],
         changes: Annotated[
-            Changes, "TRL config fields that differ from the target's starting points; `reward` for GRPO"
+            Changes,
+            "TRL config fields that differ from the target's starting points; `reward` for GRPO; `devices`, `nodes`, "
+            "`sharding` to start the job on several devices or machines",
         ] = {},  # noqa: B006 - as above
         recipe: Annotated[str | None, "id of the recipe entry behind it"] = None,
         purpose: Annotated[Literal["candidate", "ablation", "remedy"], "why it is run"] = "candidate",
@@ -171,12 +176,13 @@ class TrainingDesk:
 
         Returns at once after the checks; the job goes on by itself. An experiment that was tried before is not run
         again. Only `changes` alter the target's starting points: values of papers about much larger models are not
-        applied by themselves. With `seeds` each seed is an experiment of its own, listed in `experiments`.
+        applied by themselves. With `seeds` each seed is an experiment of its own, listed in `experiments`. Where the
+        smoke run was out of memory, `remedy` holds the changes with which the same training needs less.
         """
         workspace = self._workspace
         ts = workspace.board.typed(training_set, TrainingSet)
-        config = _config(workspace, method, ts, parent, dict(changes))
-        spread = _spread(workspace, config, ts)
+        config, wanted = _config(workspace, method, ts, parent, dict(changes))
+        spread = _spread(workspace, config, ts, wanted)
         if seeds is not None:
             _check_seeds(workspace, config, ts, spread, seeds)
 
@@ -187,7 +193,7 @@ class TrainingDesk:
                 method=method,
                 training_set=ts.id,
                 recipe=recipe,
-                config=_recorded(config),
+                config=_recorded(config, wanted),
                 purpose=purpose,
                 ablates=ablates,
                 seed=seed,
@@ -225,10 +231,15 @@ class TrainingDesk:
             raise InputError(f"`{experiment}` has no job, so there is nothing to diagnose: it was never launched.")
         body = view.entry.body
         history = read_metrics(workspace.run.absolute(view.jobs[-1].body.directory) / METRICS_FILE)
-        trainer = {name: value for name, value in body.config.items() if name != "reward"}
-        outcome = view.outcome
-        room = Room(on_cpu=workspace.compute.capacity().device == "cpu")
+        trainer = {name: value for name, value in body.config.items() if name not in ("reward", *SHAPE_FIELDS)}
+        outcome, room = view.outcome, room_of(workspace.compute.capacity())
         found = diagnose(history, None if outcome is None else outcome.body, body.method, trainer, room=room)
+        if outcome is not None and outcome.body.error_class == "out_of_memory":
+            job = view.jobs[-1].body
+            ran = ran_in(workspace.run.absolute(job.directory), job, body.method, trainer)
+            remedy, reason = next_order(ran, trainer, room)
+            advice = f"Out of memory: {reason}. (out_of_memory: {outcome.body.message[:400]})"
+            found = found.model_copy(update={"remedy": remedy, "advice": advice})
         refs = [experiment, *([outcome.id] if outcome is not None else [])]
         point = outcome.id if outcome is not None else f"log-{len(history)}"
         entry = workspace.board.post(found, author="trainer", refs=refs, key=f"diagnosis:{experiment}:{point}")
@@ -240,19 +251,15 @@ def running_jobs(workspace: Workspace) -> list[Entry[JobStarted]]:
     return [job for job in RunState.of(workspace.board).running if poll(workspace, job) in ("queued", "running")]
 
 
-def _held(jobs: Sequence[Entry[JobStarted]]) -> int:
-    """Slots that jobs hold: one for each process."""
-    return sum(job.body.nodes * job.body.processes for job in jobs)
-
-
-def _spread(workspace: Workspace, config: TrainingConfig, ts: Entry[TrainingSet]) -> Spread | None:
-    """How the job is run on several devices; None where one is enough, and where the preflight says what is wrong."""
+def _spread(workspace: Workspace, config: TrainingConfig, ts: Entry[TrainingSet], wanted: Wanted) -> Spread | None:
+    """How the job is run on several devices; None where one is enough, and where the preflight says what is wrong.
+    Raises ConfigError where what is wanted cannot be had."""
     try:
         checked = config.model_copy(update={"trainer": check_trainer(config.method, config.trainer)})
         shape = model_shape(Path(config.model))
-        return spread_over(checked, shape, ts.body.max_tokens, workspace.compute.capacity())
     except CrewError:
         return None
+    return spread_over(checked, shape, ts.body.max_tokens, workspace.compute.capacity(), wanted)
 
 
 def _check_seeds(
@@ -262,9 +269,9 @@ def _check_seeds(
     if not 2 <= len(seeds) <= MOST_SEEDS or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise InputError(f"`seeds` must be 2 to {MOST_SEEDS} different whole numbers from 0 on, but are {seeds}.")
     each = estimate_seconds(workspace, config.method, check_trainer(config.method, config.trainer), ts.body.rows)
-    processes, budget = 1 if spread is None else spread.processes, workspace.budget
-    beside = max(1, workspace.compute.capacity().slots // processes)
-    wall, device = each * math.ceil(len(seeds) / beside), each * processes * len(seeds)
+    world, budget, capacity = 1 if spread is None else spread.world, workspace.budget, workspace.compute.capacity()
+    beside = max(1, capacity.slots // (1 if capacity.job_is_slot else world))
+    wall, device = each * math.ceil(len(seeds) / beside), each * world * len(seeds)
     told = f"{len(seeds)} seeds of about {each:.0f} s each, {beside} at a time, need"
     if wall > budget.for_experiments:
         raise BudgetError(f"{told} {wall:.0f} s, but {budget.for_experiments:.0f} s are left. Take fewer of them.")
@@ -272,7 +279,8 @@ def _check_seeds(
     if limits.device_hours is not None and used.device_s + device > limits.device_hours * 3600:
         left = max(0.0, limits.device_hours * 3600 - used.device_s)
         raise BudgetError(f"{told} {device:.0f} device seconds, but {left:.0f} are left. Take fewer of them.")
-    price = (workspace.compute.price() or 0.0) * each * len(seeds) / 3600
+    nodes = 1 if spread is None else spread.nodes
+    price = (workspace.compute.price() or 0.0) * each * nodes * len(seeds) / 3600
     if limits.usd is not None and used.usd + price > limits.usd:
         raise BudgetError(f"{told} {price:.2f} USD, but {max(0.0, limits.usd - used.usd):.2f} are left.")
 
@@ -301,10 +309,11 @@ def _prepared(
         view = RunState.of(workspace.board).experiments[existing.id]
         if view.jobs or view.decision is not None:
             return _answer(view.entry, view.jobs[-1].id if view.jobs else None, False, _tried(view)), None
-    slots, needed = workspace.compute.capacity().slots, 1 if spread is None else spread.processes
+    capacity = workspace.compute.capacity()
+    slots, needed = capacity.slots, 1 if spread is None or capacity.job_is_slot else spread.world
     own = existing.id if existing is not None else None  # its smoke run may have outlived a killed session
     busy = [job for job in running_jobs(workspace) if own is None or job.body.subject != own]
-    if not waits and _held(busy) + needed > slots:
+    if not waits and held_slots(capacity, busy) + needed > slots:
         more = f", and it takes {needed}" if needed > 1 else ""
         raise GateError(
             f"no free slot: {', '.join(job.body.label for job in busy)} run on the {slots} slot(s){more}. "
@@ -328,7 +337,13 @@ def _prepared(
             status="decision",
             key=f"decision:{experiment.id}",
         )
-        return _answer(experiment, None, False, reason, result.estimate_seconds, refused=True), None
+        answer = _answer(experiment, None, False, reason, result.estimate_seconds, refused=True)
+        smoke = workspace.board.get(supported[-1]).body
+        if isinstance(smoke, JobOutcome) and smoke.error_class == "out_of_memory":
+            ran = as_ordered(config.method, config.trainer, spread)
+            answer["remedy"], why = next_order(ran, config.trainer, room_of(capacity))
+            answer["reason"] += f" Next: {why}."
+        return answer, None
     request = _request(workspace, experiment, config, result.estimate_seconds, entry.id, spread)
     return _answer(experiment, None, True, "launched", result.estimate_seconds), request
 
@@ -355,8 +370,9 @@ def _request(
         estimate_seconds=estimate,
         refs=(experiment.id, preflight_id),
         timeout_s=limit + SAVING_SECONDS,  # it stops itself first, and keeps its model
+        nodes=1 if spread is None else spread.nodes,
         processes=1 if spread is None else spread.processes,
-        environment={} if spread is None else spread.launch.environment(),
+        environment={} if spread is None else spread.environment(),
     )
 
 
@@ -366,18 +382,21 @@ def _config(
     training_set: Entry[TrainingSet],
     parent: str,
     changes: Changes,
-) -> TrainingConfig:
-    """The job's config: the target's starting points, overlaid by `changes`. Raises CrewError for what cannot be."""
+) -> tuple[TrainingConfig, Wanted]:
+    """The job's config, which is the target's starting points overlaid by `changes`, and the shape that it is to be
+    started in. Raises CrewError for what cannot be."""
     if method not in METHODS:
         raise ConfigError(f"`{method}` cannot be trained here: choose sft, dpo or grpo.")
     target = workspace.target
     start = starting_point(target.training, method)
-    reward = changes.pop("reward", None)
+    if training_set.body.order != "interleaved":  # a curriculum: TRL shuffles if nobody tells it not to
+        start |= {"shuffle_dataset": False} if method == "grpo" else {"train_sampling_strategy": "sequential"}
+    reward, wanted = changes.pop("reward", None), Wanted.taken_from(changes)
     if method == "grpo" and reward is None:
         reward = "mcq_letter" if target.answer.kind == "choice" else "exact"
     if method != "grpo" and reward is not None:
         raise ConfigError(f"`reward` belongs to GRPO: leave it out of the changes of a {method.upper()} job.")
-    return TrainingConfig(
+    config = TrainingConfig(
         method=method,
         model=str(workspace.checkpoint(parent)),
         data=workspace.run.absolute(training_set.body.path),
@@ -386,11 +405,12 @@ def _config(
         environment=Settings().gpu_python if workspace.compute.name == "local" else None,
         trackio_project=workspace.run.id,
         trackio_dir=workspace.run.root / "trackio",
-        reward=_rewards(reward),
+        reward=rewards_of(reward),
         answer_template=target.answer.template,
         answer_labels=target.answer.labels,
-        trainer={**start, **changes},
+        trainer={**start, **one_name(changes)},
     )
+    return config, wanted
 
 
 def _adapter(
@@ -405,23 +425,10 @@ def _adapter(
     return changes if memory({**trainer, **least, **changes}) <= have else None
 
 
-def _rewards(reward: Any) -> tuple[RewardSpec, ...]:
-    """From a name, a list of names, or a list of {name, weight}."""
-    if reward is None:
-        return ()
-    parts = [reward] if isinstance(reward, str | dict) else reward
-    try:
-        return tuple(
-            RewardSpec(name=part) if isinstance(part, str) else RewardSpec.model_validate(part) for part in parts
-        )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"`reward` must be a name or a list of {{name, weight}}, but is {reward!r}.") from error
-
-
-def _recorded(config: TrainingConfig) -> dict[str, Any]:
-    """What an experiment holds of its config: trainer fields and rewards, no paths."""
+def _recorded(config: TrainingConfig, wanted: Wanted) -> dict[str, Any]:
+    """What an experiment holds of its config: trainer fields, rewards and the shape that was ordered, no paths."""
     rewards = [spec.model_dump() for spec in config.reward]
-    return {**config.trainer, **({"reward": rewards} if rewards else {})}
+    return {**config.trainer, **({"reward": rewards} if rewards else {}), **wanted.recorded()}
 
 
 def _key(method: str, sha256: str, parent: str, recorded: dict[str, Any], seed: int) -> str:

@@ -17,6 +17,7 @@ from posttrain_crew.tools.training.config import trainer_value
 from posttrain_crew.tools.training.hardware import sharding
 from posttrain_crew.tools.training.memory import Work, memory_of
 from posttrain_crew.tools.training.shape import ModelShape, model_shape
+from posttrain_crew.tools.training.spread import SHAPE_FIELDS
 from posttrain_crew.tools.workspace import Workspace
 
 __all__ = ["ModelShape", "estimate_seconds", "memory_gib", "model_shape", "steps_of", "trained_parameters"]
@@ -107,7 +108,7 @@ def _measured(workspace: Workspace, method: Method, trainer: Mapping[str, Any]) 
 
 
 def _trainer_of(experiment: Experiment) -> dict[str, Any]:
-    return {name: value for name, value in experiment.config.items() if name != "reward"}
+    return {name: value for name, value in experiment.config.items() if name not in ("reward", *SHAPE_FIELDS)}
 
 
 def _scale(method: Method, trainer: Mapping[str, Any], reference: Mapping[str, Any]) -> float:

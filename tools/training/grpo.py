@@ -18,12 +18,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from posttrain_crew.errors import ConfigError
+from posttrain_crew.tools.data.turn_end import end_ids
 from posttrain_crew.tools.training import session
 from posttrain_crew.tools.training.config import trainer_value
 from posttrain_crew.tools.training.environment import check_vllm
 from posttrain_crew.tools.training.resumption import resumable
-from posttrain_crew.tools.training.rewards import Reward, check_rows, resolve, scored
+from posttrain_crew.tools.training.rewards import Reward, check_rewards, check_rows, resolve, scored
 
 __all__ = ["make_trainer", "reward_functions"]
 
@@ -39,7 +39,7 @@ def make_trainer(job: session.Job) -> Any:
 
     return resumable(GRPOTrainer, job.callback)(
         model=job.model,
-        args=GRPOConfig(**job.arguments),
+        args=GRPOConfig(**_stopping(job)),
         reward_funcs=rewards,
         train_dataset=Dataset.from_list(job.rows),
         eval_dataset=None if job.eval_rows is None else Dataset.from_list(job.eval_rows),
@@ -49,10 +49,21 @@ def make_trainer(job: session.Job) -> Any:
     )
 
 
+def _stopping(job: session.Job) -> dict[str, Any]:
+    """The arguments, with the end tokens for vLLM: it loads the folder's tokenizer, not the one made fit for chat."""
+    if not job.chat or not job.arguments.get("use_vllm"):
+        return job.arguments
+    ends = end_ids(job.tokenizer.eos_token_id, job.model.generation_config.eos_token_id)
+    given = job.arguments.get("generation_kwargs") or {}
+    return {**job.arguments, "generation_kwargs": {"stop_token_ids": ends, **given}}
+
+
 def reward_functions(job: session.Job) -> list[Reward]:
-    """The rewards of the config, bound to its answer format. Raises ConfigError when there are none."""
-    if not job.config.reward:
-        raise ConfigError("GRPO needs a reward: set `reward`, for example `[{name: mcq_letter}]`.")
+    """The rewards of the config, bound to its answer format. Raises ConfigError for rewards that cannot teach the task
+    (`check_rewards`): a job that somebody starts by hand had no preflight."""
+    config = job.config
+    names, weights = [spec.name for spec in config.reward], [spec.weight for spec in config.reward]
+    check_rewards(names, config.answer_template, config.answer_labels, weights)
     return [_bound(spec.name, job) for spec in job.config.reward]
 
 

@@ -113,9 +113,13 @@ def find_cluster(name: str, gpus: int | None = None, nodes: int = 1) -> Cluster:
     counted = None if match[1] is None else int(match[1])
     if counted is not None and gpus is not None and counted != gpus:
         raise ConfigError(f"`{name}` says {counted} GPUs, but {gpus} are asked for beside it: say it once.")
-    count = counted or gpus or 1
-    if not 1 <= count <= 8 or nodes < 1:
-        raise ConfigError(f"a machine has 1 to 8 GPUs, not {count}; give more machines with a number of nodes (>= 1).")
+    count = next((given for given in (counted, gpus) if given is not None), 1)
+    if not 1 <= count <= 8:
+        raise ConfigError(
+            f"a machine has 1 to 8 GPUs, not {count}; for more of them give a number of machines (nodes)."
+        )
+    if nodes < 1:
+        raise ConfigError(f"a number of machines (nodes) is at least 1, not {nodes}.")
     return Cluster(known[match[2]], count, nodes)
 
 

@@ -44,7 +44,9 @@ class Room:
     """What the next attempt may use."""
 
     gpus: int = 1
-    """Most devices."""
+    """Most devices of one machine."""
+    nodes: int = 1
+    """Most machines."""
     offload: bool = False
     """States may be spread and moved to main memory: the backend starts jobs with a sharding profile."""
     on_cpu: bool = False
@@ -56,8 +58,11 @@ class Settings:
 
     method: TrainerMethod
     trainer: Mapping[str, Any]
+    """As ordered: micro-batch x accumulation is the whole effective batch, of which each process gets its part."""
     sharding: str = "single"
     gpus: int = 1
+    """Of each machine."""
+    nodes: int = 1
 
     def value(self, name: str, room: Room) -> Any:
         if room.on_cpu and name == "gradient_checkpointing" and name not in self.trainer:
@@ -65,11 +70,16 @@ class Settings:
         return trainer_value(self.method, dict(self.trainer), name)
 
     @property
+    def world(self) -> int:
+        """Devices in all."""
+        return self.gpus * self.nodes
+
+    @property
     def effective_batch(self) -> int:
         """Rows, pairs or completions of an optimizer step over all devices."""
         fields = dict(self.trainer)
         micro = int(trainer_value(self.method, fields, "per_device_train_batch_size"))
-        return micro * int(trainer_value(self.method, fields, "gradient_accumulation_steps")) * self.gpus
+        return micro * int(trainer_value(self.method, fields, "gradient_accumulation_steps"))
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class Rung:
 
     kind: Kind
     changes: Mapping[str, Value]
-    """Trainer fields."""
+    """Trainer fields, and how the job is started (`spread.SHAPE_FIELDS`) where that is not on one device."""
     settings: Settings
     """The job with the changes."""
     reason: str
@@ -158,45 +168,45 @@ def _offload(config: Settings, room: Room) -> Rung | None:
 
 
 def _more_gpus(config: Settings, room: Room) -> Rung | None:
-    gpus = 2 * config.gpus
-    accumulation = int(config.value("gradient_accumulation_steps", room))
-    if gpus > room.gpus or accumulation % 2 or (room.on_cpu and not room.offload) or _packed(config, room):
+    gpus, nodes = 2 * config.gpus, config.nodes
+    if gpus > room.gpus:
+        gpus, nodes = config.gpus, 2 * config.nodes
+    if nodes > room.nodes or room.on_cpu or _packed(config, room) or not _spreads(config, room, gpus * nodes):
         return None
     profile = _MORE.get(config.sharding, config.sharding)
     reason = (
-        f"{config.gpus} -> {gpus} GPUs with {profile}, and accumulation {accumulation} -> {accumulation // 2}: the "
-        f"effective batch stays {config.effective_batch}"
+        f"{config.world} -> {gpus * nodes} GPUs with {profile}: the effective batch stays {config.effective_batch}, "
+        f"{config.effective_batch // (gpus * nodes)} on each"
     )
-    changes: dict[str, Value] = {"gradient_accumulation_steps": accumulation // 2}
-    if config.method == "grpo" and config.trainer.get("steps_per_generation"):
-        if int(config.trainer["steps_per_generation"]) % 2:
-            return None
-        changes["steps_per_generation"] = int(config.trainer["steps_per_generation"]) // 2
-    if config.method == "grpo" and not _whole_groups(config, room, changes):
-        return None
-    return _rung("more_gpus", config, changes, reason, profile, gpus)
+    return _rung("more_gpus", config, {}, reason, profile, gpus, nodes)
 
 
-def _whole_groups(config: Settings, room: Room, changes: Mapping[str, Value]) -> bool:
-    """Whether each process still samples whole groups, as config.py asks for."""
-    steps = changes.get("steps_per_generation") or changes["gradient_accumulation_steps"]
-    sampled = int(config.value("per_device_train_batch_size", room)) * int(steps)
-    return sampled % int(config.value("num_generations", room) or 8) == 0
+def _spreads(config: Settings, room: Room, world: int) -> bool:
+    """Whether each process gets as many rows as the others, and samples whole groups, as config.py asks for."""
+    if config.effective_batch % world:
+        return False
+    if config.method != "grpo":
+        return True
+    micro = int(config.value("per_device_train_batch_size", room))
+    steps = config.value("steps_per_generation", room) or config.value("gradient_accumulation_steps", room)
+    sampled = int(config.value("generation_batch_size", room) or micro * int(steps))
+    return sampled % (world * int(config.value("num_generations", room) or 8)) == 0
 
 
 def _refusal(config: Settings, room: Room) -> Refusal:
     left = []
     if not room.offload and not room.on_cpu and config.sharding == "single" and not _packed(config, room):
         left.append("offload to main memory or more GPUs, which this backend does not start by itself (`crew plan`)")
-    elif config.gpus < room.gpus:
-        left.append(f"{room.gpus} GPUs, but the effective batch of {config.effective_batch} cannot be spread further")
+    elif config.world < room.gpus * room.nodes and not _packed(config, room):
+        most = room.gpus * room.nodes
+        left.append(f"{most} GPUs, but the effective batch of {config.effective_batch} cannot be spread further")
     changed = "a shorter `max_completion_length`" if config.method == "grpo" else "a shorter `max_length`"
     left.append(f"another experiment: {changed}, LoRA (`use_peft`) or a smaller model, which is for you to decide")
     told = (
         f"micro-batch 1{', checkpointing' if config.value('gradient_checkpointing', room) else ''}, {config.sharding}"
     )
     return Refusal(
-        f"out of memory with {told} on {config.gpus} device(s): nothing smaller trains the same thing. Left: "
+        f"out of memory with {told} on {config.world} device(s): nothing smaller trains the same thing. Left: "
         + "; or ".join(left)
     )
 
@@ -212,6 +222,12 @@ def _rung(
     reason: str,
     profile: str | None = None,
     gpus: int | None = None,
+    nodes: int | None = None,
 ) -> Rung:
-    after = Settings(config.method, {**config.trainer, **changes}, profile or config.sharding, gpus or config.gpus)
-    return Rung(kind, changes, after, reason)
+    trainer = {**config.trainer, **changes}
+    after = Settings(config.method, trainer, profile or config.sharding, gpus or config.gpus, nodes or config.nodes)
+    shape: dict[str, Value] = {}
+    if after.world > 1 or after.sharding != "single":
+        shape = {"devices": after.gpus, "sharding": after.sharding}
+        shape |= {"nodes": after.nodes} if after.nodes > 1 else {}
+    return Rung(kind, {**changes, **shape}, after, reason)

@@ -70,7 +70,7 @@ class Work:
     checkpointing: bool = False
     weights: Literal["float32", "bfloat16"] = "float32"
     bf16: bool = False
-    """Compute in bfloat16 (`trainer.bf16`)."""
+    """Compute in 16 bits (`trainer.bf16`, TRL's default on an accelerator, or `fp16`)."""
     optimizer: str = "adamw_torch_fused"
     adapter: Literal["full", "lora", "lora_8bit", "qlora"] = "full"
     rank: int = 0
@@ -120,13 +120,15 @@ class Work:
         return cls(
             method=method,
             shape=shape,
-            tokens=max(1, min(max_tokens, int(limit or max_tokens))),
+            # packing fills every row up to the limit
+            tokens=max(1, int(limit) if limit and value("packing") else min(max_tokens, int(limit or max_tokens))),
             micro_batch=micro,
             accumulation=steps,
             completion=completion,
             checkpointing=bool(value("gradient_checkpointing")),
             weights="bfloat16" if dtype == "bfloat16" else "float32",
-            bf16=bool(value("bf16")),
+            # TRL: bfloat16 where nothing is said of it
+            bf16=bool(value("fp16") or (value("bf16") if value("bf16") is not None else not on_cpu)),
             optimizer=str(value("optim") or "adamw_torch_fused"),
             adapter=(
                 "full"
@@ -224,10 +226,16 @@ def memory_of(work: Work, sharding: Sharding, world: int = 1, device_gib: float 
         if not work.vllm.sleeps:
             always, vllm = always + vllm, []
         moments["sampling"] = vllm
-    name, parts = max(moments.items(), key=lambda moment: sum(part.bytes for part in moment[1]))
+
+    def there(moment: str) -> list[Part]:
+        gone = moment == "sampling" and not _gradients_while_sampling(work, sharding)
+        return [part for part in always if not (gone and part.name == "gradients")] + moments[moment]
+
+    name = max(moments, key=lambda moment: sum(part.bytes for part in there(moment)))
+    parts = moments[name]
     rest = _beside(work, sharding, world, sum(part.bytes for part in parts if part.name != "vLLM"))
     return Memory(
-        parts=tuple(part for part in (*always, *parts, *rest) if part.bytes > 0),
+        parts=tuple(part for part in (*there(name), *rest) if part.bytes > 0),
         moment=name,
         host_bytes=host,
         # FSDP and ZeRO-3 place each weight on its owner as it is read (launcher.py `sharded_loading`)
@@ -297,6 +305,12 @@ def _part(name: str, share: float, whole: float, parameters: int, by: int, work:
 def _gradients_stay(work: Work, sharding: Sharding) -> bool:
     """Whether gradients are held through the whole step. Otherwise each comes while activations go."""
     return sharding.engine != "none" or work.accumulation > 1
+
+
+def _gradients_while_sampling(work: Work, sharding: Sharding) -> bool:
+    """Whether gradients are there while GRPO samples: at the start of a step the last one's are dropped
+    (`zero_grad(set_to_none=True)`); DeepSpeed keeps its own buffers of them."""
+    return sharding.engine == "deepspeed" or work.sampled_at_once < work.micro_batch * work.accumulation
 
 
 def _moments(work: Work, sharding: Sharding, world: int) -> dict[str, list[Part]]:

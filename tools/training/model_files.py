@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from posttrain_crew.errors import ModelError
+from posttrain_crew.tools.data.turn_end import end_ids, prepare_for_chat
 from posttrain_crew.tools.training.config import TrainingConfig
 from posttrain_crew.tools.training.lora import merge, quantization, uses_adapter
 from posttrain_crew.tools.training.outcome import DiskFull, disk_is_full
@@ -55,8 +57,9 @@ def weights_are_finite(model: Any) -> bool:
         return all(bool(torch.isfinite(parameter.sum())) for parameter in model.parameters())
 
 
-def save_model(trainer: Any, config: TrainingConfig, directory: Path) -> None:
-    """The model as a plain Hugging Face folder, with its parent's tokenizer and generation config.
+def save_model(trainer: Any, config: TrainingConfig, directory: Path, *, chat: bool) -> None:
+    """The model as a plain Hugging Face folder, with its parent's tokenizer and generation config; after rows of turns
+    (`chat`) with the end token and template that it was trained with (data/turn_end.py), so that it stops by itself.
 
     It appears by a rename when it is complete. Raises DiskFull; then nothing of it is left behind.
     """
@@ -68,7 +71,7 @@ def save_model(trainer: Any, config: TrainingConfig, directory: Path) -> None:
         shutil.rmtree(shared, ignore_errors=True)  # what a kill left of it
     trainer.accelerator.wait_for_everyone()
     try:
-        _write(trainer, config, shared)
+        _write(trainer, config, shared, chat)
     except Exception as error:
         full = disk_is_full(error, final.parent)
         if trainer.is_world_process_zero():
@@ -83,7 +86,7 @@ def save_model(trainer: Any, config: TrainingConfig, directory: Path) -> None:
     shared.rename(final)
 
 
-def _write(trainer: Any, config: TrainingConfig, shared: Path) -> None:
+def _write(trainer: Any, config: TrainingConfig, shared: Path, chat: bool) -> None:
     trainer.save_model(str(shared))
     if not trainer.is_world_process_zero():
         return
@@ -92,8 +95,18 @@ def _write(trainer: Any, config: TrainingConfig, shared: Path) -> None:
     from transformers import AutoTokenizer
 
     # loaded again: a trainer changes padding side and may change the chat template of the one it was given
-    AutoTokenizer.from_pretrained(config.model).save_pretrained(str(shared))
-    parents = Path(config.model) / "generation_config.json"
-    if parents.is_file():
-        shutil.copyfile(parents, shared / parents.name)
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    parents, own = Path(config.model) / "generation_config.json", shared / "generation_config.json"
+    given = _json(parents) if parents.is_file() else _json(own) if own.is_file() else {}
+    if chat and prepare_for_chat(tokenizer, given.get("eos_token_id")):
+        given["eos_token_id"] = end_ids(tokenizer.eos_token_id, given.get("eos_token_id"))
+        own.write_text(json.dumps(given, indent=2) + "\n", encoding="utf-8")
+    elif parents.is_file():
+        shutil.copyfile(parents, own)
+    tokenizer.save_pretrained(str(shared))
     (shared / "training_args.bin").unlink(missing_ok=True)  # a pickle of local paths
+
+
+def _json(path: Path) -> dict[str, Any]:
+    raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return raw

@@ -76,7 +76,8 @@ class Option:
     host_gib: float
 
     def trainer(self) -> dict[str, Any]:
-        """The trainer fields that it consists of."""
+        """The trainer fields that it consists of, with the lengths that it was reckoned for: the trainers' own defaults
+        are others."""
         work = self.work
         fields: dict[str, Any] = {
             "per_device_train_batch_size": work.micro_batch,
@@ -84,8 +85,12 @@ class Option:
             "gradient_checkpointing": work.checkpointing,
             "bf16": work.bf16,
         }
+        if work.method == "grpo":
+            fields["max_completion_length"] = work.completion
+        else:
+            fields["max_length"] = work.tokens
         if work.adapter != "full":
-            fields |= {"use_peft": True, "lora_r": work.rank}
+            fields |= {"use_peft": True, "lora_r": work.rank, "lora_target_modules": "all-linear"}
         if work.adapter == "qlora":
             fields["load_in_4bit"] = True
         if work.vllm is not None:
@@ -206,6 +211,7 @@ def _options(request: Request) -> Iterator[Option]:
                     bf16=not cluster.device.on_cpu,
                     adapter=request.adapter,  # type: ignore[arg-type]
                     rank=request.rank if request.adapter != "full" else 0,
+                    whole_block=request.adapter != "full",  # `all-linear`, as the desk proposes it
                     dropout=request.adapter != "full" and request.method != "dpo",
                     reference=request.method == "dpo" and request.adapter == "full",
                     sampled_at_once=request.batch // cluster.world if request.method == "grpo" else 0,

@@ -17,7 +17,13 @@ from posttrain_crew.errors import BudgetError, CrewError
 from posttrain_crew.files import canonical_json, sha256_file, sha256_text
 from posttrain_crew.rundir import free_gib
 from posttrain_crew.tools.compute.jobs import JobRequest, launch, wait
-from posttrain_crew.tools.training.config import TrainingConfig, check_trainer, trainer_value, without_effect
+from posttrain_crew.tools.training.config import (
+    TrainingConfig,
+    check_job,
+    check_trainer,
+    trainer_value,
+    without_effect,
+)
 from posttrain_crew.tools.training.environment import look_for_vllm
 from posttrain_crew.tools.training.estimate import (
     ModelShape,
@@ -119,13 +125,14 @@ def smoke_label(config: TrainingConfig, shape: ModelShape, spread: Spread | None
     model = [shape.architecture, shape.parameters, shape.layers, shape.hidden, shape.vocabulary]
     alike: list[Any] = [config.method, model, fields, rewards, config.dtype]
     if spread is not None:
-        alike += [spread.processes, spread.launch.profile]
+        alike += [spread.processes, spread.nodes, spread.launch.profile]
     return f"smoke-{sha256_text(canonical_json(alike))[:12]}"
 
 
 def _check_config(workspace: Workspace, config: TrainingConfig) -> str:
     try:
         check_trainer(config.method, config.trainer)
+        check_job(config)
     except CrewError as error:
         raise _FailedCheckError(str(error)) from error
     if workspace.compute.capacity().device == "cpu":
@@ -140,7 +147,7 @@ def _check_config(workspace: Workspace, config: TrainingConfig) -> str:
     except CrewError as error:
         raise _FailedCheckError(str(error)) from error
     told = f"{len(config.trainer)} trainer fields are valid for the installed {config.method.upper()} trainer"
-    return "; ".join([told, *without_effect(config.method, config.trainer)])
+    return "; ".join([told, *without_effect(config.method, config.trainer, config.eval_data)])
 
 
 def _check_data(workspace: Workspace, config: TrainingConfig, training_set: Entry[TrainingSet]) -> str:
@@ -197,8 +204,8 @@ def _check_memory(
     if spread is not None:
         estimates.memory_gib = spread.memory_gib
         return (
-            f"about {spread.memory_gib:.1f} of {capacity.device_memory_gib:.1f} GiB on each of {spread.processes} "
-            f"devices with {spread.launch.profile}"
+            f"about {spread.memory_gib:.1f} of {capacity.device_memory_gib:.1f} GiB on each of {spread.world} "
+            f"device(s) with {spread.launch.profile}"
         )
     shape, have, on_cpu = model_shape(Path(config.model)), capacity.device_memory_gib, capacity.device == "cpu"
 
@@ -279,8 +286,9 @@ def _smoke_request(
         config=job_config(smoke),
         estimate_seconds=estimate_seconds(workspace, smoke.method, one_step, rows=1),
         attempt=max(1, attempts + (0 if pending else 1)),
+        nodes=1 if spread is None else spread.nodes,
         processes=1 if spread is None else spread.processes,
-        environment={} if spread is None else spread.launch.environment(),
+        environment={} if spread is None else spread.environment(),
     )
 
 

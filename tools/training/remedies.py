@@ -14,6 +14,7 @@ from typing import Any
 from posttrain_crew.entries import Method
 from posttrain_crew.tools.training.config import trainer_value
 from posttrain_crew.tools.training.finding import Finding, Remedy
+from posttrain_crew.tools.training.thresholds import THRESHOLDS
 from posttrain_crew.tools.training.trainer_fields import trainer_fields
 
 __all__ = ["divergence_remedy", "rounded", "with_remedy"]
@@ -59,6 +60,9 @@ def _remedy(finding: Finding, method: Method, config: dict[str, Any]) -> tuple[R
             {"learning_rate": rounded(rate / 3), "beta": rounded(beta)},
             "Take smaller steps, hold the policy nearer to its reference, and let the reward pay for the answer alone.",
         )
+    if cause == "length_explosion" and not finding.stop:
+        limit = int(trainer_value("grpo", config, "max_completion_length") or LONGEST_DEFAULT)
+        return {"max_completion_length": 2 * limit}, "Allow longer completions, as long as the answers get better."
     if cause in ("length_explosion", "reward_hacking"):
         return (
             {"mask_truncated_completions": True, "learning_rate": rounded(rate / 3)},
@@ -99,7 +103,7 @@ def _more_variance(finding: Finding, config: dict[str, Any]) -> tuple[Remedy, st
     level = finding.evidence[-1].value
     if temperature < 1.0 and 0.01 < level < 0.99:
         return {"temperature": 1.0}, "Sample at temperature 1, so that the completions of a group differ."
-    if finding.stop:
+    if finding.stop or level <= THRESHOLDS.never_fires:
         return {}, (
             "No setting helps a reward that never fires, or always does: teach the answer format with SFT first, "
             "choose prompts of medium difficulty, or check the reward against this model's own completions."

@@ -366,7 +366,7 @@ def check_rewards(
             f"{paid} cannot be the only reward: a model that always answers in the right form and never right would "
             "have all of it. Put `mcq_letter`, `exact`, `number` or `code_tests` beside it, with a weight above 0."
         )
-    if len(names) > 1:
+    if len(names) > 1 or weights[0] != 1:  # a weight below 0 turns right and wrong round
         low, high = _together(names, weights, next(iter(knowing[0])), template, labels)
         lines.append(f"together, weighted: good >= {low:g}, bad <= {high:g}")
     return lines

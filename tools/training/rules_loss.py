@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from statistics import pvariance
+from statistics import median, pvariance
 
 from posttrain_crew.entries import MetricEvidence
 from posttrain_crew.tools.training.course import Course, evidence, mean, noise
 from posttrain_crew.tools.training.finding import Finding
 
 __all__ = ["loss_rises", "not_a_number", "overfitting", "plateau"]
+
+SETTLED = 8
+"""Logs whose median is a start that chance hardly moves."""
 
 
 def not_a_number(course: Course) -> Finding | None:
@@ -21,10 +24,14 @@ def not_a_number(course: Course) -> Finding | None:
         at = next((index for index, (_, value) in enumerate(points) if not math.isfinite(value)), None)
         if at is None:
             continue
+        if len(points) > at + course.limits.window and all(
+            math.isfinite(v) for _, v in points[-course.limits.window :]
+        ):
+            continue  # a batch without a single token to learn has no mean loss; lost weights never give a number again
         step, value = points[at]
-        before = [evidence(name, points[at - 1], math.inf)] if at else []
-        # NaN cannot be written to the blackboard: -1 stands for it, a value that none of these can have
-        shown = [MetricEvidence(metric=f"{name} is NaN", step=step, value=-1.0, threshold=0.0), *before]
+        before = [evidence(name, points[at - 1], points[0][1])] if at else []
+        # NaN cannot be written to the blackboard: -1 stands for it, and the name says what it was
+        shown = [MetricEvidence(metric=f"{name} is {value}", step=step, value=-1.0, threshold=0.0), *before]
         message = f"{name} is {value} at step {step}: the weights are lost from there on"
         return Finding("divergence", message, 1.0, "stop", shown)
     return None
@@ -39,13 +46,13 @@ def loss_rises(course: Course) -> Finding | None:
     loss, limits = course.of("loss"), course.limits
     if course.method == "grpo" or len(loss) < limits.window:
         return None
-    start = loss[0][1]
-    limit = limits.loss_factor * start + limits.loss_margin
-    for at in range(2, len(loss)):
-        if all(value > limit for _, value in loss[at - 2 : at + 1]):
-            message = f"the loss rose from {start:.2f} to {loss[at][1]:.2f} and stayed there"
-            shown = [evidence("loss", loss[at], limit), *course.newest("grad_norm")]
-            return Finding("divergence", message, 0.9, "stop", shown)
+    far = _stays_above(course, limits.loss_far, 3.0) or _stays_above(
+        course, limits.loss_factor, limits.loss_steps / course.step_of_log
+    )
+    if far is not None:
+        start, last, limit = far
+        message = f"the loss rose from {start:.2f} to {last[1]:.2f} and stayed there"
+        return Finding("divergence", message, 0.9, "stop", [evidence("loss", last, limit), *course.newest("grad_norm")])
     earlier, recent = loss[: -limits.window], loss[-limits.window :]
     if len(earlier) < limits.window:
         return None
@@ -55,6 +62,22 @@ def loss_rises(course: Course) -> Finding | None:
         return None
     message = f"the loss was {best:.2f} and has risen to {mean(recent):.2f}"
     return Finding("divergence", message, 0.6, "warn", [evidence("loss", loss[-1], limit)])
+
+
+def _stays_above(course: Course, factor: float, logs: float) -> tuple[float, tuple[int, float], float] | None:
+    """(start, log, limit) of the first log that ends so long a stretch far above the start; None without one."""
+    loss, limits = course.of("loss"), course.limits
+    needed = max(3, math.ceil(logs), math.ceil(limits.loss_rows / course.rows))
+    # a first log of few rows may be low by chance; of a run that goes away at once, it is all there is
+    later = max(loss[0][1], median(value for _, value in loss[:SETTLED]))
+    above = 0
+    for at, (_, value) in enumerate(loss):
+        start = loss[0][1] if at - above < SETTLED else later
+        limit = factor * start + limits.loss_margin
+        above = above + 1 if value > limit else 0
+        if above >= needed:
+            return start, loss[at], limit
+    return None
 
 
 def overfitting(course: Course) -> Finding | None:
@@ -71,13 +94,28 @@ def overfitting(course: Course) -> Finding | None:
     if not (above[-1] and held_out[-2][1] > best and step > best_step and falls):
         return None
     lasts = len(above) >= limits.overfit_evals and all(above[-limits.overfit_evals :])
-    stop = last > limits.overfit_stop * best or lasts
+    worse = _answers_worse(course, best_step)
+    stop = last > limits.overfit_alone * best and (worse is None or course.method == "sft")
+    if worse:
+        stop = last > limits.overfit_stop * best or lasts
     message = (
         f"the held-out loss was best at step {best_step} ({best:.3f}) and is {last:.3f} now, while the training loss "
         "falls"
     )
+    if worse is False:
+        message += "; held-out answers have not got worse"
     shown = [evidence("eval_loss", (step, last), limit), evidence("eval_loss", (best_step, best), best)]
     return Finding("overfitting", message, 0.9, "stop" if stop else "warn", shown)
+
+
+def _answers_worse(course: Course, best_step: int) -> bool | None:
+    """Whether held-out answers are worse than where the held-out loss was best; None where none are logged."""
+    for name in ("eval_rewards/accuracies", "eval_mean_token_accuracy"):
+        points = course.of(name)
+        at_best = next((value for step, value in points if step == best_step), None)
+        if at_best is not None:
+            return all(value < (1 - course.limits.overfit_answers) * at_best for _, value in points[-2:])
+    return None
 
 
 def plateau(course: Course) -> Finding | None:
@@ -96,24 +134,32 @@ def plateau(course: Course) -> Finding | None:
         return None
     word = "rise" if course.method == "grpo" else "fall"
     message = f"the {name} did not {word}: {mean(first):.3g} in the first third, {mean(last):.3g} in the last"
-    if not moved:
-        message += ", and nothing else moved"
-    shown = [evidence(name, (points[-1][0], mean(last)), mean(first)), *course.newest("entropy")]
-    if moved:
+    shown = [evidence(name, (points[-1][0], mean(last)), mean(first))]
+    if course.now is not None and course.share_done < limits.plateau_done:
+        return None  # too early to say of a job that runs
+    # SFT learns most in its first steps: a held-out loss that was not read before them says nothing
+    held_out = course.of("eval_loss")
+    still = not moved and (course.method == "grpo" or (len(held_out) >= 2 and held_out[0][0] <= points[1][0]))
+    if not still:
         return Finding("plateau", message, 0.6, "warn", shown)
+    message += ", and nothing else moved"
     stop = course.share_done >= limits.plateau_done
-    return Finding("plateau", message, 0.8, "stop" if stop else "warn", shown)
+    return Finding("plateau", message, 0.8, "stop" if stop else "warn", shown + course.newest("entropy"))
 
 
 def _moved(course: Course) -> bool:
-    """Whether entropy or length of the answers is elsewhere than in the first third; true where neither is logged."""
-    known = [points for name in ("entropy", "completions/mean_length") if len(points := course.of(name)) >= 3]
+    """Whether entropy, length of the answers or KL is elsewhere than in the first third, by a share that matters or by
+    more than chance; true where none is logged."""
+    limits = course.limits
+    known = [p for name in ("entropy", "completions/mean_length", "kl") if len(p := course.of(name)) >= 3]
     if not known:
         return True
     for points in known:
         third = len(points) // 3
-        first, last = mean(points[:third]), mean(points[-third:])
-        if abs(last - first) > course.limits.plateau_moved * abs(first):
+        first, last = points[:third], points[-third:]
+        away = abs(mean(last) - mean(first))
+        error = math.sqrt((pvariance([v for _, v in first]) + pvariance([v for _, v in last])) / third)
+        if away > limits.plateau_moved * abs(mean(first)) or (error > 0 and away > limits.plateau_moved_errors * error):
             return True
     return False
 
@@ -123,4 +169,4 @@ def _better_held_out(course: Course) -> bool:
     loss, reward = course.of("eval_loss"), course.of("eval_reward")
     if course.method == "grpo":
         return len(reward) >= 3 and mean(reward[-2:]) > reward[0][1] + least
-    return len(loss) >= 2 and loss[-1][1] < (1 - least) * loss[0][1]
+    return len(loss) >= 2 and loss[-1][1] < (1 - course.limits.plateau_held_out_loss) * loss[0][1]

@@ -10,7 +10,7 @@ from posttrain_crew.tools.training.finding import Finding
 
 __all__ = ["stalled_data"]
 
-FIRST_EVALUATION = 5.0
+FIRST_EVALUATION = 20.0
 """Patience, times the usual, of a job that has evaluations to come and has shown none yet."""
 
 
@@ -21,7 +21,9 @@ def stalled_data(course: Course) -> Finding | None:
     if course.now is None or len(times) < limits.window:
         return None
     gaps = [later - earlier for earlier, later in pairwise(times)]
-    waited = course.now - times[-1]
+    if course.share_done >= 1:
+        return None  # it merges, saves or uploads, which is logged by nobody
+    waited = course.now - (times[-1] if course.waits_since is None else course.waits_since)
     patience = max(limits.stall_seconds, limits.stall_steps * median(gaps), limits.stall_gaps * max(gaps))
     evaluates = course.config.get("eval_strategy", "no") != "no"
     if evaluates and not any(name.startswith("eval_") for record in course.records for name in record):

@@ -25,12 +25,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from posttrain_crew.errors import ConfigError, CrewError, ModelError
+from posttrain_crew.tools.data.chat_template import ChatTemplate
+from posttrain_crew.tools.data.turn_end import prepare_for_chat
 from posttrain_crew.tools.training.checkpoints import Found, SaveClock, look, step_of
 from posttrain_crew.tools.training.config import TrainingConfig, load, without_effect
 from posttrain_crew.tools.training.launcher import sharded_loading, spread_as_launched
@@ -38,15 +40,17 @@ from posttrain_crew.tools.training.lora import adapter, trainer_arguments
 from posttrain_crew.tools.training.metrics import METRICS_FILE, drop_after
 from posttrain_crew.tools.training.model_files import load_model, save_model, weights_are_finite
 from posttrain_crew.tools.training.outcome import OUTCOME_FILE, Cancelled, Diverged, Outcome, classify
-from posttrain_crew.tools.training.rows import read_jsonl, read_rows, smoke_rows
+from posttrain_crew.tools.training.rows import lost_rows, read_eval_rows, read_rows, row_size, smoke_rows
 from posttrain_crew.tools.training.tracking import forget_tracked
 
 if TYPE_CHECKING:
     from posttrain_crew.tools.training.callbacks import JobCallback
 
-__all__ = ["SMOKE_STEPS", "Job", "main"]
+__all__ = ["CHECKPOINTS", "RESUME_VARIABLE", "SMOKE_STEPS", "Job", "main"]
 
 CHECKPOINTS = "checkpoints"
+RESUME_VARIABLE = "CREW_RESUME"
+"""Set for a job by who knows that the checkpoints are of this very config and data: as `resume: true` in it."""
 SMOKE_STEPS = 2
 _DROPPED = ("ignored", "no effect", "falling back", "forced to", "not supported", "currently disabled")
 """What the libraries say of a setting that they do not follow."""
@@ -70,6 +74,8 @@ class Job:
     callback: JobCallback
     adapter: Any
     """A `peft.LoraConfig`, or None for full fine-tuning."""
+    chat: bool
+    """Whether the rows hold turns, so that the tokenizer was made fit for them."""
 
 
 _terminated = False
@@ -117,17 +123,19 @@ def _tell(outcome: Outcome, directory: Path, started: float) -> None:
 def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: float, so_far: Outcome) -> Outcome:
     """Run the job; `so_far` gets what is known of it before it ends, for an outcome that is an exception."""
     config = load(path)
+    if os.environ.get(RESUME_VARIABLE):
+        config = config.model_copy(update={"resume": True})
     if config.method != method:
         raise ConfigError(f"{path} is a `{config.method}` config, but this is the `{method}` script.")
     directory = path.parent
     _prepare_environment(config)
-    rows = read_rows(config)
-    eval_rows = None if config.eval_data is None or config.smoke else read_jsonl(config.eval_data)
+    rows = every = read_rows(config)
+    eval_rows = None if config.smoke else read_eval_rows(config)
     if config.smoke:
         rows = smoke_rows(config, rows)
     found = _checkpoint(config, directory)
     notes = so_far.notes
-    notes += [*without_effect(config.method, config.trainer), *found.passed_over]
+    notes += [*without_effect(config.method, config.trainer, config.eval_data), *found.passed_over]
 
     import torch
     import transformers
@@ -137,11 +145,16 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
     transformers.set_seed(config.seed)
     with sharded_loading(bool(config.trainer.get("bf16", torch.cuda.is_available()))):
         model, tokenizer = load_model(config)
-    if tokenizer.chat_template is None and any(_is_chat(value) for value in rows[0].values()):
+    chat = any(_is_chat(value) for value in rows[0].values())
+    if chat and tokenizer.chat_template is None:
         raise ModelError(
             f"the tokenizer of `{config.model}` has no chat template, but the rows hold chat messages. Start from a "
             "model that has one, or give the rows as plain text."
         )
+    if chat:
+        notes += prepare_for_chat(tokenizer, model.generation_config.eos_token_id)
+        if config.method != "grpo" and Path(config.model).is_dir():  # GRPO samples its replies after the prompt
+            ChatTemplate(Path(config.model))  # raises where training would render what generation does not
 
     from posttrain_crew.tools.training.callbacks import JobCallback
 
@@ -152,9 +165,18 @@ def _run(method: str, make_trainer: Callable[[Job], Any], path: Path, started: f
     clock = SaveClock(None if config.smoke else config.save_seconds)
     callback = JobCallback(metrics if first_process else None, deadline, lambda: _terminated, clock)
     arguments = _arguments(config, directory, not torch.cuda.is_available())
-    job = Job(config, directory, arguments, model, tokenizer, rows, eval_rows, callback, adapter(config))
+    job = Job(config, directory, arguments, model, tokenizer, rows, eval_rows, callback, adapter(config), chat)
     with _warnings_into(notes):
         trainer = _made(make_trainer, job)
+        while config.smoke and not len(trainer.train_dataset):
+            # the longest rows are beyond max_length: the training itself takes the others
+            shorter = smoke_rows(config, every, min(map(row_size, job.rows)) * 3 / 4)
+            if not shorter:
+                break
+            job = replace(job, rows=shorter)
+            trainer = _made(make_trainer, job)
+    if lost := lost_rows(config, len(job.rows), trainer.train_dataset):
+        notes.append(lost)
     if spread := spread_as_launched(trainer):
         notes.append(spread)
     for note in notes:
@@ -239,7 +261,7 @@ def _train(trainer: Any, job: Job, checkpoint: Path | None, startup: float) -> O
     if config.smoke:
         return Outcome(True, None, message, steps, metrics=measured)
     begin = time.monotonic()
-    save_model(trainer, config, job.directory)
+    save_model(trainer, config, job.directory, chat=job.chat)
     if trainer.is_world_process_zero() and job.arguments["save_strategy"] == "no":
         shutil.rmtree(job.directory / CHECKPOINTS, ignore_errors=True)
     measured["save_s"] = time.monotonic() - begin
@@ -289,6 +311,8 @@ def _arguments(config: TrainingConfig, directory: Path, on_cpu: bool) -> dict[st
         "save_strategy": "no",  # TRL: every 500 steps
         "disable_tqdm": True,
     }
+    if on_cpu and config.trainer.get("fp16"):
+        raise ConfigError("`trainer.fp16` needs an accelerator, and there is none here: leave it out.")
     if on_cpu:
         # TRL turns all three on; each makes a CPU slower, and CPU bf16 is slower still without AMX
         defaults |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}

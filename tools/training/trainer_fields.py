@@ -119,7 +119,7 @@ class TrainerField:
     default: Any
     """None where the source computes it."""
     choices: tuple[str, ...] = ()
-    """Values that the source names, for the fields whose help says that no others are known."""
+    """Values that the source names, for the fields that it says have no others."""
 
 
 @cache
@@ -217,13 +217,17 @@ def _default(value: ast.expr | None) -> Any:
 
 
 def _choices(value: ast.expr | None) -> tuple[str, ...]:
-    """What the help of a field lists after "Possible values are" or "Supported values are"; () where it does not."""
+    """What a field's metadata lists as its choices, or its help after "Possible values are" or "Supported values are";
+    () where neither does."""
     if not isinstance(value, ast.Call):
         return ()
     metadata = next((keyword.value for keyword in value.keywords if keyword.arg == "metadata"), None)
     try:
-        text = ast.literal_eval(metadata)["help"] if metadata is not None else ""
-    except (ValueError, KeyError, TypeError):
+        told = ast.literal_eval(metadata) if metadata is not None else {}
+        if isinstance(told.get("choices"), list):
+            return tuple(str(choice) for choice in told["choices"])
+        text = told["help"]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return ()
     found = re.search(r"(?:Possible|Supported) values are:?([^.]*)", str(text))
     names = _QUOTED.findall(found[1]) if found else []

@@ -31,6 +31,9 @@ from posttrain_crew.tools.training.tracked_history import tracked_history
 
 __all__ = ["Finding", "Watch", "findings"]
 
+BLIND_S = 60.0
+"""Seconds between two looks after which the watcher was away: stopped, suspended, or the job was in a queue."""
+
 _RULES = (
     not_a_number,
     loss_rises,
@@ -54,6 +57,7 @@ def findings(
     config: Mapping[str, Any],
     *,
     now: float | None = None,
+    waits_since: float | None = None,
     limits: Thresholds = THRESHOLDS,
 ) -> list[Finding]:
     """What the history shows so far, the most serious and surest first, each with its remedy; [] when nothing is wrong.
@@ -62,11 +66,12 @@ def findings(
         history: records of metrics.jsonl in order, NaN as a float.
         config: trainer fields of the job; batch size, group size, length limit and rates are read from it.
         now: Unix time, for a job that runs: only then can it be seen that no step comes any more.
+        waits_since: Unix time from which on the job is waited for; None for the time of its newest record.
     """
-    course = Course(history, method, config, now, limits)
+    course = Course(history, method, config, now, limits, waits_since)
     found = [finding for rule in _RULES if (finding := rule(course)) is not None]
     found.sort(key=lambda finding: (not finding.stop, -finding.confidence))
-    return [with_remedy(finding, method, config) for finding in found]
+    return [with_remedy(finding, method, course.fields) for finding in found]
 
 
 class Watch:
@@ -86,6 +91,8 @@ class Watch:
         self._config = config
         self._tracked = tracked
         self._told: set[tuple[Cause, Severity]] = set()
+        self._seen = -1
+        self._looked = self._since = 0.0
         self.history: list[dict[str, Any]] = []
         """What the last look read."""
 
@@ -98,9 +105,18 @@ class Watch:
         self.history = read_metrics(self._metrics)
         if not self.history and self._tracked is not None:
             self.history = tracked_history(*self._tracked)
-        found = findings(self.history, self._method, self._config, now=now)
+        since = None if now is None else self._waits_since(now)
+        found = findings(self.history, self._method, self._config, now=now, waits_since=since)
         for finding in found:
             key = (finding.cause, finding.severity)
             if self._tracked is not None and key not in self._told and raise_alert(*self._tracked, finding):
                 self._told.add(key)
         return found
+
+    def _waits_since(self, now: float) -> float:
+        """Since when nothing new has come, by this clock: the job's may be another machine's, and a job that goes on
+        after a kill has records of before it. Nothing counts while nobody looked."""
+        if len(self.history) != self._seen or now - self._looked > BLIND_S:
+            self._seen, self._since = len(self.history), now
+        self._looked = now
+        return self._since

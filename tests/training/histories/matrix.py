@@ -1,10 +1,13 @@
 """The confusion matrix of the watch rules over the histories beside this file.
 
-    python -m tests.training.histories.matrix [--side rule|test] [--misses]
+    python -m tests.training.histories.matrix [--side rule|test] [--misses] [--bare]
 
 Each history is replayed as a watcher sees the job: after every log the rules read all records so far, and the first
 `stop` ends it. The verdict is the cause of that stop, or, where none came, the diagnosis of the finished job. A false
 alarm is any finding at any moment of a healthy run, a warning included.
+
+`--bare` shows instead what `crew diagnose` makes of the complete metrics.jsonl of each run alone: no config beside it,
+so that neither batch nor group size nor method is known, and no watcher that saw the run on its way.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 import yaml
 
 from posttrain_crew.tools.training.diagnose import diagnose
+from posttrain_crew.tools.training.job_folder import guess_method
 from posttrain_crew.tools.training.watch import Finding, findings
 from tests.training.histories.recipes import CLASSES
 
@@ -85,9 +89,18 @@ def judge(history: History) -> Verdict:
         alarms += [finding.cause for finding in found if finding.cause not in alarms]
         if found and found[0].stop:
             return Verdict(history, found[0].cause, int(seen[-1]["step"]), tuple(alarms), found[0])
-    now = float(label["seen_until"]) if history.failure == "stalled_data" else None
-    told = diagnose(history.records, None, label["method"], label["trainer"], now=now)
+    at_end = float(label["seen_until"]) if history.failure == "stalled_data" else None
+    told = diagnose(history.records, None, label["method"], label["trainer"], now=at_end)
     return Verdict(history, told.cause, None, tuple(alarms))
+
+
+def judge_bare(history: History) -> Verdict:
+    """The diagnosis of the metrics alone; a stalled run is looked at while it stalls, as a file that has ended has no
+    wait in it."""
+    now = float(history.label["seen_until"]) if history.failure == "stalled_data" else None
+    told = diagnose(history.records, None, guess_method(history.records), {}, now=now)
+    alarms = () if told.cause == "healthy" else (told.cause,)
+    return Verdict(history, told.cause, None, alarms)
 
 
 def table(verdicts: Iterable[Verdict]) -> str:
@@ -135,10 +148,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The confusion matrix of the watch rules.")
     parser.add_argument("--side", choices=("rule", "test"))
     parser.add_argument("--misses", action="store_true", help="say what was missed")
+    parser.add_argument("--bare", action="store_true", help="the metrics alone, without their config")
     parser.add_argument("--folder", type=Path, default=MADE)
     chosen = parser.parse_args()
     for side in (chosen.side,) if chosen.side else ("rule", "test"):
-        verdicts = [judge(history) for history in histories(side, chosen.folder)]
+        verdicts = [(judge_bare if chosen.bare else judge)(h) for h in histories(side, chosen.folder)]
         sys.stdout.write(f"{side} seeds (done to the run: down; said by the rules: across)\n{table(verdicts)}\n\n")
         for v in verdicts if chosen.misses else []:
             if not v.right or (v.history.failure == "healthy" and v.alarms):
