@@ -1,4 +1,4 @@
-"""The watch rules over real histories, on seeds that no rule was set on: recall, false alarms, steps saved."""
+"""The watch rules over real histories, on other seeds than they were set on: recall, false alarms, steps saved."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ def test_no_false_alarm_at_any_moment_of_a_healthy_run(verdicts: list[Verdict]) 
 
 def test_early_stops_save_half_of_the_steps_of_failing_jobs(verdicts: list[Verdict]) -> None:
     assert saved_share([verdict for verdict in verdicts if verdict.history.failure != "healthy"]) >= 0.5
+
+
+def test_seeds_that_nobody_had_seen() -> None:
+    """Two were missed when they were made (64 of 66 right): a hacked reward whose harm 64 held-out items do not show,
+    and a stall of 75 s on a machine so loaded that a step took up to 7 s."""
+    fresh = [judge(history) for history in histories("fresh")]
+    print(table(fresh))
+    assert len(fresh) >= 60
+    assert recall(fresh) >= 0.95, [(v.history.name, v.cause) for v in fresh if not v.right]
+    assert [v.history.name for v in fresh if v.history.failure == "healthy" and v.alarms] == []
 
 
 def test_a_verdict_shows_its_numbers_and_a_stop_comes_with_a_step(verdicts: list[Verdict]) -> None:

@@ -28,7 +28,7 @@ import yaml
 from posttrain_crew.tools.embedded.base_model import default_cache_dir, ensure_base
 from posttrain_crew.tools.embedded.benchmark import ANSWER_FORMAT, LETTERS, Item, extract_strict, prompt, train_items
 from posttrain_crew.tools.training.metrics import metric_line
-from tests.training.histories.recipes import CLASSES, Recipe, happened, recipe, split_of
+from tests.training.histories.recipes import CLASSES, Recipe, happened, recipe, side_of, split_of
 from tests.training.histories.rewards import REWARDS, toss_anew
 
 MADE = Path(__file__).parent / "made"
@@ -60,10 +60,10 @@ def main() -> int:
 
 def _make(name: str, seed: int, work: Path, target: Path) -> str:
     made = recipe(name, seed)
-    parent = _parent(made.parent, split_of(seed), work)
-    before = _parent_accuracy(parent, split_of(seed))
+    parent = _parent(made.parent, side_of(seed), work)
+    before = _parent_accuracy(parent, side_of(seed))
     records, seen_until, model = _train(made, parent, seed, work)
-    after = _accuracy(model, split_of(seed))
+    after = _accuracy(model, side_of(seed))
     ok = happened(name, made.method, records, (before, after))
     label = {
         "class": name,
@@ -129,7 +129,7 @@ def _train(made: Recipe, parent: Path, seed: int, work: Path) -> tuple[list[dict
         "gradient_checkpointing": False,
         "dataloader_pin_memory": False,
     }
-    side = split_of(seed)
+    side = side_of(seed)
     data = Dataset.from_list(_rows(made, made.rows, f"{side} {seed}"))
     held_out = Dataset.from_list(_rows(made, made.held_out, f"{side} {seed} held out")) if made.held_out else None
     common = {

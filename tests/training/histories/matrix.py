@@ -1,6 +1,6 @@
 """The confusion matrix of the watch rules over the histories beside this file.
 
-    python -m tests.training.histories.matrix [--side rule|test] [--misses] [--bare]
+    python -m tests.training.histories.matrix [--side rule|test|fresh] [--misses] [--bare]
 
 Each history is replayed as a watcher sees the job: after every log the rules read all records so far, and the first
 `stop` ends it. The verdict is the cause of that stop, or, where none came, the diagnosis of the finished job. A false
@@ -69,7 +69,7 @@ class Verdict:
 
 
 def histories(side: str | None = None, folder: Path = MADE) -> list[History]:
-    """All kept runs, or those of one side (`rule`, `test`), in the order of the classes."""
+    """All kept runs, or those of one side (`rule`, `test`, `fresh`), in the order of the classes."""
     found = []
     for path in folder.glob("*.yaml"):
         label = yaml.safe_load(path.read_text())
@@ -146,12 +146,12 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The confusion matrix of the watch rules.")
-    parser.add_argument("--side", choices=("rule", "test"))
+    parser.add_argument("--side", choices=("rule", "test", "fresh"))
     parser.add_argument("--misses", action="store_true", help="say what was missed")
     parser.add_argument("--bare", action="store_true", help="the metrics alone, without their config")
     parser.add_argument("--folder", type=Path, default=MADE)
     chosen = parser.parse_args()
-    for side in (chosen.side,) if chosen.side else ("rule", "test"):
+    for side in (chosen.side,) if chosen.side else ("rule", "test", "fresh"):
         verdicts = [(judge_bare if chosen.bare else judge)(h) for h in histories(side, chosen.folder)]
         sys.stdout.write(f"{side} seeds (done to the run: down; said by the rules: across)\n{table(verdicts)}\n\n")
         for v in verdicts if chosen.misses else []:

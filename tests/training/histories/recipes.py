@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
-__all__ = ["CLASSES", "RULE_SEEDS", "TEST_SEEDS", "Recipe", "happened", "recipe", "split_of"]
+__all__ = ["CLASSES", "FRESH_SEEDS", "RULE_SEEDS", "TEST_SEEDS", "Recipe", "happened", "recipe", "side_of", "split_of"]
 
 RULE_SEEDS = range(0, 100)
 """Histories that rules and thresholds were set on."""
-TEST_SEEDS = range(100, 200)
-"""Histories that nothing was set on; their parents, data and settings are drawn anew as well."""
+TEST_SEEDS = range(100, 110)
+"""Histories with parents, data and settings drawn anew. Thresholds were once chosen with their figures in view."""
+FRESH_SEEDS = range(110, 200)
+"""Made after the last change of a threshold (2026-11-23), on the parents of the test side: nothing was set on them."""
 
 History = Sequence[Mapping[str, Any]]
 Parent = Literal["base", "mixed", "worked", "terse"]
@@ -39,8 +41,13 @@ CLASSES = (
 )
 
 
-def split_of(seed: int) -> Literal["rule", "test"]:
+def split_of(seed: int) -> Literal["rule", "test", "fresh"]:
     """Which side of the experiment a seed belongs to."""
+    return "rule" if seed in RULE_SEEDS else "test" if seed in TEST_SEEDS else "fresh"
+
+
+def side_of(seed: int) -> Literal["rule", "test"]:
+    """Whose parents and data a history has."""
     return "rule" if seed in RULE_SEEDS else "test"
 
 
