@@ -134,8 +134,8 @@ def recall(verdicts: list[Verdict]) -> float:
 
 
 def saved_share(verdicts: list[Verdict], *, stalled: bool = False) -> float:
-    """Share of the steps of these jobs that came after their stops. Stalled jobs count only where `stalled` is set: they
-    take no step after the stall, so that ending them spares hours and never a step."""
+    """Share of the steps of these jobs that came after their stops. Stalled jobs count only where `stalled` is set:
+    they take no step after the stall, so that ending them spares hours and never a step."""
     counted = [v for v in verdicts if stalled or v.history.failure != "stalled_data"]
     return sum(v.saved for v in counted) / max(1, sum(int(v.history.label["steps"]) for v in counted))
 
