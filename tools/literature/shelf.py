@@ -14,8 +14,8 @@ from pathlib import Path
 
 from posttrain_crew.errors import InputError, NotFoundError, ServiceError
 from posttrain_crew.files import atomic_write_text, sha256_text
-from posttrain_crew.tools.literature.extraction.extract import named_datasets
 from posttrain_crew.tools.literature.extraction.library_paper import as_library_paper, year_of
+from posttrain_crew.tools.literature.extraction.named_datasets import named_datasets
 from posttrain_crew.tools.literature.extraction.read import read_recipes
 from posttrain_crew.tools.literature.extraction.recipe import ExtractedRecipe
 from posttrain_crew.tools.literature.library import Library

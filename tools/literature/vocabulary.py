@@ -101,6 +101,7 @@ TRL_FIELDS: frozenset[str] = frozenset(
         "top_p",
         # peft LoraConfig (lora_ in front, as in trl ModelConfig)
         "lora_alpha",
+        "lora_dropout",
         "lora_r",
     }
 )

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from posttrain_crew.tools.literature.extraction.extract import named_datasets
+from posttrain_crew.tools.literature.extraction.named_datasets import named_datasets
 from posttrain_crew.tools.literature.extraction.read import read_recipes
 from posttrain_crew.tools.literature.extraction.techniques import methods_of
 from posttrain_crew.tools.literature.reading.document import Document, Paragraph, Section, Table

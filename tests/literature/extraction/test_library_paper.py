@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from posttrain_crew.errors import InputError
-from posttrain_crew.tools.literature.extraction.extract import named_datasets
 from posttrain_crew.tools.literature.extraction.library_paper import as_library_paper
+from posttrain_crew.tools.literature.extraction.named_datasets import named_datasets
 from posttrain_crew.tools.literature.extraction.read import read_recipes
 from posttrain_crew.tools.literature.extraction.techniques import methods_of
 from posttrain_crew.tools.literature.recipes import recipe_drafts

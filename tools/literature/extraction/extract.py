@@ -11,14 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from posttrain_crew.tools.literature.extraction.base_models import TRAINS, base_models, model_stated, trained_models
+from posttrain_crew.tools.literature.extraction.labels import models_told
+from posttrain_crew.tools.literature.extraction.machines import machines_of, only_gpu
 from posttrain_crew.tools.literature.extraction.mentions import (
-    cited_reference,
-    hub_ids,
-    is_model,
-    machine,
     model_key,
     models_in,
 )
+from posttrain_crew.tools.literature.extraction.named_datasets import datasets_said, kind_of_data
 from posttrain_crew.tools.literature.extraction.patterns import Hyper, read_prose
 from posttrain_crew.tools.literature.extraction.recipe import (
     METHODS,
@@ -26,7 +26,6 @@ from posttrain_crew.tools.literature.extraction.recipe import (
     DatasetNamed,
     Evidence,
     ExtractedRecipe,
-    ReportedResult,
     Stated,
     TrainingMethod,
 )
@@ -34,16 +33,18 @@ from posttrain_crew.tools.literature.extraction.scope import (
     Said,
     is_own_section,
     methods_in,
+    own_clauses,
     said,
     scope_of,
     speaks_of_all,
 )
-from posttrain_crew.tools.literature.extraction.scores import Wanted, scores_in_prose, scores_in_table
+from posttrain_crew.tools.literature.extraction.score_rows import Wanted, own_names
+from posttrain_crew.tools.literature.extraction.scores import Found, scores_in_prose, scores_in_table
+from posttrain_crew.tools.literature.extraction.stages import Stages, named, stages_of
 from posttrain_crew.tools.literature.extraction.tables import CellRead, read_settings
 from posttrain_crew.tools.literature.reading.document import Document, Section
-from posttrain_crew.tools.literature.reading.plain import plain
 
-__all__ = ["extract_recipes", "named_datasets"]
+__all__ = ["extract_recipes"]
 
 _REINFORCED: frozenset[TrainingMethod] = frozenset({"grpo", "ppo", "rloo"})
 _PAIRED: frozenset[TrainingMethod] = frozenset({"dpo", "kto", "orpo"})
@@ -55,26 +56,20 @@ _ONLY_FOR: dict[str, frozenset[TrainingMethod]] = {
 """Fields that mean something for some methods only: a sampling temperature in a paper on SFT is that of its data."""
 _TELLING = frozenset({"num_generations", "epsilon", "epsilon_high"})
 """Fields that nobody states but of reinforcement learning."""
-_TRAINS = re.compile(
-    r"\bstart|\binitiali[sz]|fine-?tun|\badapt|\btun(?:e|ed|ing)\b|\btrain|base model|\bpolicy\b|\bbegin"
-    r"|backbone|restrict"
-    r"|\bModel\b|\bstages? on\b|\battach",
+_WE_TRAIN = re.compile(
+    r"\bwe (?:\w+ ){0,2}?(?:train|fine-?tune|optimi[sz]e|tune|apply|run|perform|align|adapt|distill?"
+    r"|instruction-tune|post-train|use(?= (?:\S+ ){0,4}?[A-Z]{2,5}O\b))d?\b(?:[^.;]|\.(?=\d)){0,200}",
     re.IGNORECASE,
 )
-_DATA = re.compile(
-    r"\bdata\b|dataset|question|prompt|problem|\bpairs?\b|\bitems?\b|exercise|corpus|solution|train|publish|releas|conversation"
-    r"|instruction|examples",
+_OF_SAMPLING = frozenset({"num_generations", "temperature", "top_p", "max_completion_length"})
+_SAMPLED_FROM = re.compile(
+    r"\b(?:sampl|generat|distil|dr[ae]w|writ|quer|prompt|produc)\w* (?:\S+ ){0,4}?(?:from|by|with"
+    r"|using|of) ",
     re.IGNORECASE,
 )
-_NOT_TRAINED_ON = re.compile(
-    r"\bevaluat|held[- ]out|\btest (?:set|split|question)|benchmark|decontaminat", re.IGNORECASE
-)
-_CORPUS = re.compile(
-    r"\b(?:training )?(?:data|examples|items|questions|problems)\b[^.;]{0,50}?\b(?:comes?|come|taken|drawn|are"
-    r"|is)\b[^.;]{0,20}?"
-    r"\bfrom (?:the )?(?P<name>[^.;,]{3,80}?) (?:of|by) (?=[A-Z])"
-)
+_SHARED = re.compile(r"\b(?:common|shared|both|all|value|setting)s?\b", re.IGNORECASE)
 _MOST_EVIDENCE = 4000
+_MOST_MODELS = 6
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,6 @@ class _Reading:
     evidence: Evidence
     methods: frozenset[TrainingMethod] | None
     models: frozenset[str]
-    order: int
     from_table: bool
 
 
@@ -95,9 +89,10 @@ def extract_recipes(document: Document) -> list[ExtractedRecipe]:
     methods = _trained_methods(document, sentences)
     if not methods:
         return []
-    readings = list(_readings(document, sentences, methods))
-    models = _base_models(document, sentences)
+    models = base_models(document, sentences)
+    readings = list(_readings(document, sentences, methods, models))
     split = _models_with_settings_of_their_own(readings, models)
+    split = split or _models_with_scores_of_their_own(document, methods, models, sentences)
     wanted = _wanted(methods, split or models[:1])
     recipes = [_recipe(document, want, sentences, readings, methods, len(split) > 1, models) for want in wanted]
     return _with_scores(document, [recipe for recipe in recipes if recipe is not None], sentences, wanted)
@@ -107,17 +102,19 @@ def _trained_methods(document: Document, sentences: Sequence[Said]) -> tuple[Tra
     """Methods that the paper itself trains with: by its title and abstract, its own sentences, captions, headings."""
     votes: Counter[TrainingMethod] = Counter()
     hints: Counter[TrainingMethod] = Counter()
+    stages, tabled = stages_of(document, sentences, METHODS), False
     places: list[tuple[str, int]] = [(document.title, 2)]
     places += [(section.title, 2) for section in document.sections if is_own_section(document, section)]
     for one in sentences:
         if one.section.kind == "abstract" or (one.caption and not one.cited):
             places.append((one.raw, 2))
-        elif one.own and (read_prose(one.plain) or _TRAINS.search(one.plain)):
+        elif one.own and (read_prose(one.plain) or TRAINS.search(one.plain)):
             places.append((one.raw, 2 if read_prose(one.plain) else 1))
     for section in document.sections:
         for table in section.tables:
             for cell in read_settings(table, section):
-                places.append((cell.column, 2))
+                places.append((named(cell.column, stages), 2))
+                tabled = tabled or is_own_section(document, section)
     for text, weight in places:
         for method, clarity in methods_in(text).items():
             (votes if clarity == 2 else hints)[method] += weight
@@ -137,91 +134,122 @@ def _trained_methods(document: Document, sentences: Sequence[Said]) -> tuple[Tra
         for method, clarity in methods_in(head).items()
         if clarity == 2
     }
+    told = {
+        method: clarity
+        for one in sentences
+        if one.own and (match := _WE_TRAIN.search(one.plain))
+        for method, clarity in methods_in(match[0]).items()
+    }
+    set_in_prose = any(one.own and read_prose(one.plain) for one in sentences)
+    said_so = {method for method, clarity in told.items() if clarity == 2 and (tabled or set_in_prose)}
+    stated |= said_so
+    votes.update(dict.fromkeys(said_so, 2))
     fields = {hyper.field for one in sentences if one.own for hyper in read_prose(one.plain)}
     stated |= {method for field in fields & _TELLING for method in _ONLY_FOR[field]}
     chosen = [method for method in METHODS if votes[method] >= 4 or (votes[method] >= 2 and method in stated)]
+    if not chosen and (tabled or set_in_prose):
+        # settings, and one method alone that "we train" or "we fine-tune" with
+        likely = [method for method in METHODS if votes[method] >= 2]
+        told = told or (dict.fromkeys(likely, 2) if tabled else {})
+        chosen = list(told) if len(told) == 1 and votes[next(iter(told))] + hints[next(iter(told))] >= 2 else []
     if not chosen and hints:
         best, weight = max(hints.items(), key=lambda item: item[1])
         chosen = [best] if weight >= 3 else []
     return tuple(chosen)
 
 
-def _readings(document: Document, sentences: Sequence[Said], methods: tuple[TrainingMethod, ...]) -> Iterator[_Reading]:
-    order = 0
+def _readings(
+    document: Document, sentences: Sequence[Said], methods: tuple[TrainingMethod, ...], models: Sequence[str]
+) -> Iterator[_Reading]:
+    stages = stages_of(document, sentences, methods)
     for one in sentences:
-        if not one.own or one.section.kind == "abstract":
+        if one.section.kind == "abstract":
             continue
-        for clause in _clauses(one.plain):
-            hypers = read_prose(clause)
-            scope = _scope(document, one, clause, methods) if hypers else None
-            evidence = Evidence(section=one.section.id, kind="sentence", text=one.raw[:_MOST_EVIDENCE])
-            for hyper in hypers:
-                order += 1
-                yield _Reading(hyper, evidence, scope, frozenset(), order, False)
+        evidence = Evidence(section=one.section.id, kind="sentence", text=one.raw[:_MOST_EVIDENCE])
+        for clause in own_clauses(one):
+            if hypers := read_prose(clause):
+                scope = _scope(document, one, clause, methods, stages)
+                told = models_told(_without_sources(clause), models) if len(models) > 1 else frozenset()
+                others = bool(_SAMPLED_FROM.search(clause)) and bool(models_in(clause))
+                for hyper in hypers if told is not None else ():
+                    if others and hyper.field in _OF_SAMPLING:
+                        continue
+                    yield _Reading(hyper, evidence, scope, told or frozenset(), False)
+        if one.cited or not is_own_section(document, one.section):
+            continue
+        for clause, read in machines_of(one, models):
+            told = models_told(clause, models) if len(models) > 1 else frozenset()
+            scope = _scope(document, one, clause, methods, stages)
+            for field, value in (("gpu", read.gpu), ("count", read.count), ("hours", read.hours)):
+                if value is not None and told is not None:
+                    unit = "hours" if field == "hours" else ""
+                    yield _Reading(Hyper(f"compute.{field}", value, unit), evidence, scope, told, False)
     for section in document.sections:
         if not is_own_section(document, section):
             continue
         for table in section.tables:
             for cell in read_settings(table, section):
-                order += 1
-                yield _of_cell(document, section, cell, methods, order)
+                yield _of_cell(document, section, cell, methods, models, stages)
+
+
+def _without_sources(clause: str) -> str:
+    """A clause without the models that data came from: `chains of thought from DeepSeek-R1` is about no other run."""
+    for name in models_in(clause):
+        clause = re.sub(rf"\b(?:from|by|of) (?:the )?{re.escape(name)}(?![\w-])", " ", clause)
+    return clause
 
 
 def _of_cell(
-    document: Document, section: Section, cell: CellRead, methods: tuple[TrainingMethod, ...], order: int
+    document: Document,
+    section: Section,
+    cell: CellRead,
+    methods: tuple[TrainingMethod, ...],
+    models: Sequence[str],
+    stages: Stages,
 ) -> _Reading:
-    places = [cell.column, cell.caption, section.title, *(up.title for up in document.ancestors(section))]
-    models = frozenset(model_key(name) for name in models_in(cell.column))
-    foreign = [method for method in methods_in(cell.column) if method not in methods]
-    scope = None if foreign else scope_of(places, methods)
-    return _Reading(cell.hyper, cell.evidence, scope, models, order, True)
-
-
-def _clauses(sentence: str) -> list[str]:
-    return [part for part in re.split(r";\s+", sentence) if part]
+    """A cell with its owner; where other columns name a stage or model and this one does not, it is nobody's."""
+    column = named(cell.column, stages)
+    places = [column, cell.caption, section.title, *(up.title for up in document.ancestors(section))]
+    told = models_told(cell.column, models)
+    others = [method for method in methods_in(column) if method not in methods]
+    tells = bool(methods_in(column)) or bool(told) or speaks_of_all(column) or _SHARED.search(column)
+    peers = any(methods_in(named(peer, stages)) or models_told(peer, models) for peer in cell.peers)
+    scope = None if others or told is None or (peers and not tells) else scope_of(places, methods)
+    return _Reading(cell.hyper, cell.evidence, scope, told or frozenset(), True)
 
 
 def _scope(
-    document: Document, one: Said, clause: str, methods: tuple[TrainingMethod, ...]
+    document: Document, one: Said, clause: str, methods: tuple[TrainingMethod, ...], stages: Stages
 ) -> frozenset[TrainingMethod] | None:
     around = [up.title for up in document.ancestors(one.section)]
-    return scope_of([clause, one.plain, one.head, one.paragraph, one.section.title, *around], methods)
-
-
-def _base_models(document: Document, sentences: Sequence[Said]) -> list[str]:
-    """Names of trained models, the likeliest first; a Hub id stands for the same name in words."""
-    points: Counter[str] = Counter()
-    names: dict[str, str] = {}
-    for one in sentences:
-        if one.cited:
-            continue
-        # a sentence on what was varied says little of what was trained
-        for name in models_in(one.raw):
-            key = model_key(name)
-            points[key] += 1 + (3 if one.own and _TRAINS.search(one.plain) else 0)
-            points[key] += 2 if "/" in name and key not in names else 0
-            if key not in names or ("/" in name and "/" not in names[key]):
-                names[key] = name
-    for section in document.sections:
-        for table in section.tables:
-            for head in table.columns():
-                for name in models_in(head):
-                    points[model_key(name)] += 1
-                    names.setdefault(model_key(name), name)
-                    if "/" in name:
-                        names[model_key(name)] = name
-    for key in list(points):
-        longer = [other for other in points if other != key and other.startswith(f"{key}-") and "/" in names[other]]
-        if "/" not in names[key] and len(longer) == 1:
-            points[longer[0]] += points.pop(key)
-    ranked = sorted(points, key=lambda key: -points[key])
-    return [names[key] for key in ranked if points[key] >= 3]
+    titled = len([method for method, weight in methods_in(one.section.title).items() if weight == 2]) == 1
+    inside = [one.section.title, one.paragraph] if titled else [one.paragraph, one.section.title]
+    places = [clause, one.plain, one.head, *inside, *around]
+    return scope_of([named(place, stages) for place in places] if stages else places, methods)
 
 
 def _models_with_settings_of_their_own(readings: Iterable[_Reading], models: Sequence[str]) -> list[str]:
     keys = {key for reading in readings for key in reading.models}
     found = [name for name in models if model_key(name) in keys]
     return found if len(found) > 1 else []
+
+
+def _models_with_scores_of_their_own(
+    document: Document, methods: tuple[TrainingMethod, ...], models: Sequence[str], sentences: Sequence[Said]
+) -> list[str]:
+    """Models that the text says were trained and that one table has before and after, when there are several."""
+    trained = trained_models(sentences)
+    able = [name for name in models if model_key(name) in trained][:_MOST_MODELS]
+    if len(able) < 2:
+        return []
+    wanted, names = _wanted(methods, able), own_names(document)
+    for section in document.sections:
+        for table in section.tables if is_own_section(document, section) else ():
+            found = scores_in_table(table, section, wanted, names)
+            told = {one.wanted.model for one in found if one.result.before is not None}
+            if len(told) > 1:
+                return [name for name in able if name in told]
+    return []
 
 
 def _wanted(methods: tuple[TrainingMethod, ...], models: Sequence[str]) -> list[Wanted]:
@@ -246,28 +274,35 @@ def _recipe(
         field = reading.hyper.field
         if want.method not in (reading.methods or ()) or want.method not in _ONLY_FOR.get(field, methods):
             continue
-        if split and reading.models and model_key(want.model or "") not in reading.models:
+        if reading.models and (split or reading.from_table) and model_key(want.model or "") not in reading.models:
             continue
         known = hypers.get(field)
         if known is None or (reading.from_table and not known.from_table):
             hypers[field] = reading
         elif known.from_table == reading.from_table and known.hyper.value != reading.hyper.value:
-            clashes.add(field)
-    if not hypers:
+            pair = (str(known.hyper.value), str(reading.hyper.value))
+            if field == "compute.gpu" and (pair[0].startswith(pair[1]) or pair[1].startswith(pair[0])):
+                hypers[field] = max(known, reading, key=lambda one: len(str(one.hyper.value)))  # `H100`, `H100-80GB`
+            else:
+                clashes.add(field)
+    if all(field.startswith("compute.") for field in hypers):
         return None
+    stated = {
+        field: Stated(value=reading.hyper.value, unit=reading.hyper.unit, evidence=reading.evidence)
+        for field, reading in hypers.items()
+        if field not in clashes
+    }
+    if "compute.count" in stated and "compute.gpu" not in hypers and (only := only_gpu(document, sentences)):
+        stated["compute.gpu"] = only
     evidence = _method_evidence(document, want.method, sentences) or next(iter(hypers.values())).evidence
     return ExtractedRecipe(
         arxiv_id=document.arxiv_id,
         method=want.method,
         method_evidence=evidence,
-        base_model=_model_stated(want.model, sentences, document) if want.model else None,
-        datasets=tuple(_datasets(document, sentences, want.method, methods)),
-        hyperparameters={
-            field: Stated(value=reading.hyper.value, unit=reading.hyper.unit, evidence=reading.evidence)
-            for field, reading in hypers.items()
-            if field not in clashes
-        },
-        compute=_compute(document, sentences, want.method, methods),
+        base_model=model_stated(want.model, sentences, document) if want.model else None,
+        datasets=tuple(_datasets(document, sentences, want, methods)),
+        hyperparameters={field: one for field, one in stated.items() if not field.startswith("compute.")},
+        compute=Compute(**{field[8:]: one for field, one in stated.items() if field.startswith("compute.")}),
     )
 
 
@@ -284,109 +319,62 @@ def _method_evidence(document: Document, method: TrainingMethod, sentences: Sequ
     return Evidence(section=best.section.id, kind="sentence", text=best.raw[:_MOST_EVIDENCE])
 
 
-def _model_stated(name: str, sentences: Sequence[Said], document: Document) -> Stated | None:
-    naming = [one for one in sentences if name in models_in(one.raw) and not one.cited]
-    naming.sort(key=lambda one: (not (one.own and _TRAINS.search(one.plain)), not one.own))
-    if naming:
-        one = naming[0]
-        return Stated(
-            value=name, evidence=Evidence(section=one.section.id, kind="sentence", text=one.raw[:_MOST_EVIDENCE])
-        )
-    for section in document.sections:
-        for table in section.tables:
-            for head in table.columns():
-                if name in head:
-                    row = next((heads for heads in table.header if any(name in cell for cell in heads)), ())
-                    cell = next((cell for cell in row if name in cell), head)
-                    return Stated(
-                        value=name, evidence=Evidence(section=section.id, kind="cell", text=cell, column=head)
-                    )
-    return None
-
-
 def _datasets(
-    document: Document, sentences: Sequence[Said], method: TrainingMethod, methods: tuple[TrainingMethod, ...]
+    document: Document, sentences: Sequence[Said], want: Wanted, methods: tuple[TrainingMethod, ...]
 ) -> Iterator[DatasetNamed]:
     seen: set[str] = set()
-    for dataset, one in _named(document, sentences):
-        scope = _scope(document, one, one.plain, methods)
-        if scope is not None and method not in scope:
+    stages = stages_of(document, sentences, methods)
+    for dataset, one in datasets_said(document, sentences):
+        # a footnote speaks of what it hangs on
+        part = _part_on(dataset.name, one.plain)
+        scope = _scope(document, one, f"{one.noted} {part}".strip(), methods, stages)
+        if scope is None:
+            scope = (kind_of_data(re.sub(r"\S+/\S+", " ", part)) & frozenset(methods)) or frozenset(methods)
+        if want.method not in scope:
             continue
         if (dataset.hub_id or dataset.name) not in seen:
             seen.add(dataset.hub_id or dataset.name)
             yield dataset
 
 
-def named_datasets(document: Document) -> list[DatasetNamed]:
-    """Datasets that the paper names as its data, with Hub ids: a paper that only describes one counts, too."""
-    found: dict[str, DatasetNamed] = {}
-    for dataset, _ in _named(document, list(said(document))):
-        found.setdefault(dataset.hub_id or dataset.name, dataset)
-    return list(found.values())
-
-
-def _named(document: Document, sentences: Sequence[Said]) -> Iterator[tuple[DatasetNamed, Said]]:
-    for one in sentences:
-        evidence = Evidence(section=one.section.id, kind="sentence", text=one.raw[:_MOST_EVIDENCE])
-        if not one.cited and _DATA.search(one.plain) and not _NOT_TRAINED_ON.search(one.plain):
-            for hub_id in hub_ids(plain(one.raw)):
-                if not is_model(hub_id):
-                    yield DatasetNamed(name=hub_id, hub_id=hub_id, evidence=evidence), one
-        match = _CORPUS.search(one.plain)
-        if match is not None and "our" in one.plain.lower() and not hub_ids(one.plain):
-            reference = cited_reference(one.raw[one.raw.find(match["name"][-12:]) :], document.references)
-            yield (
-                DatasetNamed(name=match["name"], arxiv_id=reference.arxiv_id if reference else None, evidence=evidence),
-                one,
-            )
-
-
-def _compute(
-    document: Document, sentences: Sequence[Said], method: TrainingMethod, methods: tuple[TrainingMethod, ...]
-) -> Compute:
-    fields: dict[str, Stated] = {}
-    clashes: set[str] = set()
-    for one in sentences:
-        if one.cited or one.section.kind == "abstract" or not is_own_section(document, one.section):
-            continue
-        read = machine(one.plain)
-        if read is None:
-            continue
-        scope = _scope(document, one, one.plain, methods)
-        if scope is not None and method not in scope:
-            continue
-        if scope is None and len(methods) > 1 and not speaks_of_all(one.plain):
-            continue
-        evidence = Evidence(section=one.section.id, kind="sentence", text=one.raw[:_MOST_EVIDENCE])
-        for field, value in (("gpu", read.gpu), ("count", read.count), ("hours", read.hours)):
-            if value is None:
-                continue
-            if field in fields and fields[field].value != value:
-                clashes.add(field)
-            fields.setdefault(field, Stated(value=value, unit="hours" if field == "hours" else "", evidence=evidence))
-    return Compute(**{field: stated for field, stated in fields.items() if field not in clashes})
+def _part_on(name: str, sentence: str) -> str:
+    """The part of a sentence that speaks of a dataset: between commas where that names a method of its own."""
+    for separator in (r"[,;]\s(?:and )?", r";\s"):
+        part = next((part for part in re.split(separator, sentence) if name in part), "")
+        if part and (separator.startswith(";") or 2 in methods_in(part.replace(name, " ")).values()):
+            return part
+    return sentence
 
 
 def _with_scores(
     document: Document, recipes: Sequence[ExtractedRecipe], sentences: Sequence[Said], wanted: Sequence[Wanted]
 ) -> list[ExtractedRecipe]:
-    results: dict[tuple[TrainingMethod, str | None], dict[str, ReportedResult]] = defaultdict(dict)
+    results: dict[tuple[TrainingMethod, str | None], list[Found]] = defaultdict(list)
+    names = own_names(document)
     for section in document.sections:
         if section.kind != "bibliography" and is_own_section(document, section):
             for table in section.tables:
-                for found in scores_in_table(table, section, wanted):
-                    results[found.wanted.method, found.wanted.model].setdefault(found.result.benchmark, found.result)
+                for found in list(scores_in_table(table, section, wanted, names)):
+                    _add(results[found.wanted.method, found.wanted.model], found)
     for one in sentences:
         if one.section.kind != "abstract" and is_own_section(document, one.section):
             for found in scores_in_prose(one, wanted, ()):
-                results[found.wanted.method, found.wanted.model].setdefault(found.result.benchmark, found.result)
+                _add(results[found.wanted.method, found.wanted.model], found)
     return [
         recipe.model_copy(
             update={
                 "scores": tuple(
-                    results[recipe.method, str(recipe.base_model.value) if recipe.base_model else None].values()
+                    found.result
+                    for found in results[recipe.method, str(recipe.base_model.value) if recipe.base_model else None]
                 )
             }
         )
         for recipe in recipes
     ]
+
+
+def _add(results: list[Found], found: Found) -> None:
+    """A second result on a benchmark counts when its column is headed by another metric (`pass@8` beside `avg@64`)."""
+    same = [one for one in results if one.result.benchmark == found.result.benchmark]
+    if not same or (found.own_metric and all(one.result.metric != found.result.metric for one in same)):
+        results.append(found)

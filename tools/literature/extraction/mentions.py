@@ -27,9 +27,22 @@ _FAMILIES = (
 _MODEL = re.compile(
     rf"(?<![\w/.-])(?:[A-Za-z0-9][\w.-]{{0,40}}/)?(?:{_FAMILIES})[\w.-]{{0,40}}\d[\w.-]{{0,60}}", re.IGNORECASE
 )
+_SPACED = re.compile(
+    rf"(?<![\w/.-])(?:{_FAMILIES})(?:[ -]?v?\d[\w.]{{0,5}})?[ -]\d{{1,3}}(?:\.\d{{1,2}})?[BM](?![\w])"
+    r"(?:[ -](?:Instruct|Base|Chat)\b)?"
+)
+"""`Llama 3.1 8B Instruct`: names in words, with spaces between their parts."""
 _SIZE = re.compile(r"(?:^|[-_])\d+(?:\.\d+)?[bBmM](?:$|[-_])")
 _FAMILY_START = re.compile(rf"^(?:{_FAMILIES})[-\d._]", re.IGNORECASE)
+_DATA_NAME = re.compile(
+    r"traces|data|prompts|pairs|corpus|\bmix|\d[kK]\b|preference|questions|conversations|feedback", re.IGNORECASE
+)
 _HUB_ID = re.compile(r"(?<![\w/:.@\\-])[A-Za-z0-9][\w.-]{0,38}/[A-Za-z0-9][\w.-]{1,94}(?![\w/])")
+_HUB_LINK = re.compile(
+    r"(?:huggingface\.co"
+    r"|hf\.co)/(?:datasets/)?([A-Za-z0-9][\w-]{0,38}/[A-Za-z0-9][\w.-]{1,94})(?![\w/])",
+    re.IGNORECASE,
+)
 _NO_OWNER = frozenset(
     [
         "and",
@@ -61,9 +74,12 @@ _NO_OWNER = frozenset(
 _KNOWN_BENCHMARK = re.compile(
     r"(?<![\w/-])(?:GSM8K|GSM-?Hard|MATH(?:-?500)?|MMLU(?:-Pro|-Redux)?|ARC(?:-Challenge|-Easy|-C|-E)|SciQ"
     r"|GPQA(?:[ -]Diamond)?"
-    r"|AIME(?: ?20\d\d)?|AMC(?: ?20\d\d)?|IFEval|AlpacaEval(?: 2(?:\.0)?)?|MT-?Bench|Arena-?Hard|SVAMP|MAWPS"
+    r"|AIME(?: ?(?:20|[’'])?2\d)?(?: I{1,2}\b)?|AMC(?: ?(?:20|[’'])?2\d)?|HMMT(?: ?(?:20)?2\d)?|IFEval"
+    r"|AlpacaEval(?: 2(?:\.0)?)?|MT-?Bench|Arena-?Hard|SVAMP|MAWPS"
     r"|HumanEval\+?|MBPP\+?"
-    r"|BBH|HellaSwag|OpenBookQA|TruthfulQA|LiveCodeBench|WinoGrande|BoolQ|PIQA|DROP|MGSM|OlympiadBench|Minerva|CommonsenseQA"
+    r"|BBH|HellaSwag|OpenBookQA|TruthfulQA|LiveCodeBench|WinoGrande|BoolQ|PIQA|DROP|MGSM|OlympiadBench"
+    r"|Minerva(?:[ -]?Math)?|ASDiv|TheoremQA|AGIEval|C-?Eval|CMMLU|LogiQA|FinQA|HotpotQA|ToxiGen|BFCL|MuSR|ScienceQA"
+    r"|CommonsenseQA"
     r"|StrategyQA|MedQA|PubMedQA|MedMCQA|LegalBench|RACE|TriviaQA|NaturalQuestions|SQuAD|XNLI|FLORES)(?![\w/])",
     re.IGNORECASE,
 )
@@ -72,13 +88,21 @@ _BENCH_WORD = re.compile(r"bench|eval|qa|quad|math|arc|exam|quiz|test|safe|logic
 _GPU = (
     r"(?P<gpu>(?:RTX |GTX |Tesla |Quadro )?(?:A100|H100|H200|H800|A800|B200|GH200|A6000|A5000|A40|A10G?|V100|T4"
     r"|L40S?|L4|P100"
-    r"|MI\d{3}X?|5090|4090|3090|2080 ?Ti))(?![\d])(?:[- ]?(?:SXM\d?|PCIe))?(?:[- ]?\(?(?P<memory>\d{2,3})\s?GB\)?)?"
+    r"|MI\d{3}X?|5090|4090|3090|2080 ?Ti))(?![\d])(?!s?[- ](?:GPU[- ])?(?:hours?|days?"
+    r"|h)\b)s?(?:[- ]GPUs?)?(?:[- ]?(?:SXM\d?"
+    r"|PCIe))?(?:[- ]?\(?(?P<memory>\d{2,3})\s?GB\)?)?"
 )
 _MACHINE = re.compile(rf"(?:(?P<count>\d{{1,5}})\s*[×x]?\s*|(?<!\w))(?:NVIDIA )?{_GPU}", re.IGNORECASE)
 _MACHINE_TIMES = re.compile(rf"(?:NVIDIA )?{_GPU}\s*[×x]\s*(?P<count>\d{{1,5}})", re.IGNORECASE)
 _GPUS_ONLY = re.compile(r"(?<![\d.e-])(?P<count>\d{1,5}) GPUs?\b")
-_TIME = re.compile(r"(?<![\w.])(?P<time>\d+(?:\.\d+)?)[ -](?P<unit>hours?|minutes?|days?)\b", re.IGNORECASE)
-_TOTALS = re.compile(r"together|in total|altogether|budget|all experiments|this paper|GPU[- ]hours", re.IGNORECASE)
+_TIME = re.compile(r"(?<![\w.])(?P<time>\d+(?:\.\d+)?)[ -](?P<unit>hours?|hrs?|h|minutes?|days?)\b", re.IGNORECASE)
+_TOTALS = re.compile(r"together|total|altogether|budget|all experiments|this paper|\boverall\b", re.IGNORECASE)
+_NODES = re.compile(
+    r"(?<![\d.])(?P<nodes>\d{1,4}) (?:\w+ )?(?:nodes|machines|servers|hosts)\b[^.;\d]{0,30}?(?:\bwith|\bof"
+    r"|[×x,(]|\beach)\D{0,20}?"
+    r"(?P<each>\d{1,3})\s?[×x]?\s?(?:NVIDIA |AMD )?(?P<what>[A-Z]\w*)",
+)
+_PLURAL_ALL = re.compile(r"(?<![\d.])(?P<count>\d{1,5}) (?:GPUs|accelerators)(?: in (?:total|all)|\))", re.IGNORECASE)
 _HOURS = {"h": 1.0, "m": 1 / 60, "d": 24.0}
 
 
@@ -89,8 +113,12 @@ def model_key(name: str) -> str:
 
 def models_in(text: str) -> list[str]:
     """Names of language models, in order."""
-    names = [match[0].rstrip(".-") for match in _MODEL.finditer(text)]
-    return list(dict.fromkeys(name for name in names if re.search(r"\d", name)))
+    spaced = [match for match in _SPACED.finditer(text) if " " in match[0]]
+    found = [(match.start(), match[0]) for match in spaced]
+    for match in _MODEL.finditer(text):
+        if not any(one.start() <= match.start() < one.end() for one in spaced):
+            found.append((match.start(), match[0].rstrip(".-")))
+    return list(dict.fromkeys(name for _, name in sorted(found) if re.search(r"\d", name)))
 
 
 def named_in(name: str, text: str) -> bool:
@@ -101,16 +129,21 @@ def named_in(name: str, text: str) -> bool:
 def is_model(hub_id: str) -> bool:
     """Whether an id looks like that of a model and not of a dataset."""
     name = hub_id.rsplit("/", 1)[-1]
-    return bool(_FAMILY_START.match(name) or _SIZE.search(name))
+    return bool((_FAMILY_START.match(name) or _SIZE.search(name)) and not _DATA_NAME.search(name))
 
 
 def hub_ids(text: str) -> list[str]:
     """Ids of the form `owner/name`, in order; words with a slash between them are none."""
-    found = []
+    found = [match[1].rstrip(".-") for match in _HUB_LINK.finditer(text)]
     for match in _HUB_ID.finditer(text):
         name = match[0].rstrip(".-")
         owner, _, rest = name.partition("/")
-        if owner.lower() in _NO_OWNER or (owner.isdigit() and rest[:1].isdigit()) or "." in owner:
+        if (
+            owner.lower() in _NO_OWNER
+            or owner.lower() == "datasets"
+            or (owner.isdigit() and rest[:1].isdigit())
+            or "." in owner
+        ):
             continue
         found.append(name)
     return list(dict.fromkeys(found))
@@ -151,6 +184,13 @@ def machine(sentence: str) -> MachineRead | None:
         count = int(best["count"]) if best["count"] else int(turned["count"]) if turned else None
         name = best["gpu"].strip()
         gpu = f"{name}-{best['memory']}GB" if best["memory"] else name
+        # "4 nodes with 8 H100 each": all cards of all nodes
+        if every := _PLURAL_ALL.search(sentence):
+            count = int(every["count"])
+        elif nodes := _NODES.search(sentence):
+            count = int(nodes["nodes"]) * int(nodes["each"])
+        elif re.search(r"(?<![\d.])(?!1 )\d{1,4} (?:\w+ )?(?:nodes|machines|servers|hosts)\b", sentence):
+            count = None
     elif (only := _GPUS_ONLY.search(sentence)) is not None:
         count = int(only["count"])
     times = list(_TIME.finditer(sentence))

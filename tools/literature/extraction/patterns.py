@@ -14,10 +14,11 @@ from posttrain_crew.tools.literature.extraction.recipe import HyperValue
 __all__ = ["WORDS_OF", "Hyper", "HyperSpec", "label_spec", "read_cell", "read_prose"]
 
 # all repeats are bounded, and a number is only read from its first digit: a hostile text must not make this slow
-_N = r"(?<![\d.])(?P<v>\d{1,12}(?:\.\d{1,12})?(?:e-?\d{1,3})?)"
+_N = r"(?<![\d.])(?P<v>\d{1,12}(?:\.\d{1,12})?(?:e-?\d{1,3})?)(?!\d)"
 _LINK = (
     r"(?:\s?\([^()\d]{0,30}\))?[\s=:]{0,4}"
-    r"(?:(?:is|was|are|were|of|at|to|set|fixed|kept|constant|equal|a|the|value|over|for|with|uses?|holds?|has)\b[\s=:]{1,4}){0,5}"
+    r"(?:(?:is|was|are|were|of|at|to|set|fixed|kept|constant|equal|a|the|value|over|for|with|uses?|holds?"
+    r"|has)\b[\s=:]{1,4}){0,5}"
 )
 _TOKENS = r"\s?(?P<k>k\b)?(?:[- ]tokens?)?"
 _SCHEDULES = {
@@ -65,6 +66,8 @@ SPECS: tuple[HyperSpec, ...] = (
         (
             rf"{_N}\s?(?P<u>%|steps)?\s*(?:of (?:the |all )?(?:training "
             rf"|total )?steps )?(?:of )?(?:linear )?warm-?\s?up(?P<u2> steps)?",
+            rf"warm(?:ed|s|ing)?[- ]?up (?:linearly )?(?:over|for|during|in) (?:the (?:first"
+            rf"|initial) )?{_N}\s?(?P<u>%|steps)?",
             rf"warm-?\s?up(?: (?:ratio|steps?|period|phase|fraction|over|for|during"
             rf"|the first)){{0,3}}{_LINK}{_N}\s?(?P<u>%|steps)?",
         ),
@@ -76,7 +79,11 @@ SPECS: tuple[HyperSpec, ...] = (
         (
             rf"\b{_SCHEDULE}(?:ly)?(?: learning[- ]rate| lr)?[- ](?:schedul\w*|decay\w*|annealing|learning[- ]rate)",
             rf"(?:learning[- ]rate|\blr\b)(?: is| was)?(?: kept| held)? {_SCHEDULE}\b",
+            rf"(?:learning[- ]rate|\blr\b)[^.;]{{0,60}}?\b(?:decay\w*|anneal\w*)(?: (?:with|by|on|following"
+            rf"|along))?(?: an?)? {_SCHEDULE}",
             rf"(?:learning[- ]rate|\blr\b){_LINK}\d[\d.e-]*,? \(?{_SCHEDULE}\b",
+            r"(?:learning[- ]rate|\blr\b)[^.;]{0,80}?\b(?:then|and|is|held|kept"
+            r"|stays) (?P<v>constant) (?:after|there|then|for)",
             rf"schedul\w*{_LINK}{_SCHEDULE}\b(?! warm)",
         ),
     ),
@@ -86,6 +93,9 @@ SPECS: tuple[HyperSpec, ...] = (
         (
             rf"(?:learning[- ]rate|\blr\b|step size){_LINK}{_N}",
             rf"{_N} (?:peak |constant |initial )?learning[- ]rate",
+            rf"learning[- ]rates?\b(?:[^.;]|\.(?=\d)){{0,80}}? settled on {_N}",
+            rf"learning[- ]rate[^.;\d]{{0,40}}?\b(?:peaks? at|peak of|maximum of|warmed up to|raised to"
+            rf"|starts? at|kept at|held at) {_N}",
         ),
         1e-9, 0.2,
     ),
@@ -123,12 +133,22 @@ SPECS: tuple[HyperSpec, ...] = (
     ),
     HyperSpec(
         "effective_batch_size",
-        r"batch|prompts (?:per|in|a) (?:step|update)|(?:questions|sequences|samples) per (?:step|update)",
+        r"batch|^g?bs$|^bsz$|prompts (?:per|in|a) (?:step|update)|(?:questions|sequences|samples) per (?:step|update)",
         (
-            rf"\bbatch(?:es)?(?:[- ]sizes?)?(?: of)?{_LINK}{_N}(?! (?:per|on|for) )",
-            rf"{_N} (?P<what>prompts|questions|sequences|examples|samples|pairs|problems) (?:per|in each|in a"
-            rf"|in every) (?:batch|step|update)",
-            rf"(?:step|update|batch) (?:uses|holds|has|takes|sees|contains) {_N} (?P<what>prompts|questions"
+            rf"\bbatch(?:es)?(?:[- ]sizes?)?(?: of)?{_LINK}{_N}(?! (?:per|on|for) )"
+            r"(?! (?:were |are |and )?accumulat)(?!\s?[kKM]?[ -]tokens)",
+            rf"{_N} (?P<what>prompts|questions|sequences|examples|samples|pairs|problems|conversations|queries"
+            rf"|dialogues)"
+            rf" (?:per|in each|in a|in every|for each|at each|each|every) (?:\w+ )?(?:batch|step|update|iteration)",
+            rf"\b(?:step|update|iteration|batch)s?\b[^.;]{{0,80}}? (?:completions|responses|rollouts|samples"
+            rf"|outputs|answers|solutions)"
+            rf" (?:for|to|per) (?:each|every) of {_N} (?P<what>prompts|questions|problems|queries)",
+            rf"(?:in|for|at) (?:each|every) (?:\w+ )?(?:step|update|iteration)[^.;\d]{{0,40}}? {_N}"
+            rf" (?P<what>prompts|questions|problems|queries|sequences|pairs|examples)\b",
+            rf"\b(?:each|every|1|one|an?) (?:\w+ )?(?:step|update|batch|iteration) (?:consists of|comprises"
+            rf"|covers|processes|draws"
+            rf"|samples) {_N} (?P<what>prompts|questions|problems|queries|sequences|examples|pairs)",
+            rf"(?:step|update|batch|iteration) (?:uses|holds|has|takes|sees|contains) {_N} (?P<what>prompts|questions"
             rf"|sequences|examples|pairs|problems)",
         ),
         1, 1e6, True, "sequences",
@@ -138,8 +158,17 @@ SPECS: tuple[HyperSpec, ...] = (
         r"group size|(?:rollouts|samples|completions|generations|responses|outputs|answers) (?:per|for each|/)"
         r"|^g$|num\w* (?:generations|rollouts)",
         (
-            rf"{_N} (?:rollouts|completions|samples|responses|outputs|generations|answers|candidates) (?:per"
-            rf"|for each|for every) (?:prompt|question|problem|query|group)",
+            rf"{_N} (?:\w+ )?(?:rollouts|completions|samples|responses|outputs|generations|answers|candidates"
+            rf"|solutions|trajectories"
+            rf"|attempts) (?:are |is |were )?(?:sampled |drawn |generated )?(?:per|for each|for every|for one"
+            rf"|to each|to every)"
+            rf" (?:of \d{{1,6}} )?(?:prompt|question|problem|query|group|queries)",
+            rf"for (?:each|every) (?:training )?(?:prompt|question|problem|query)(?:[^.;\d]|\d(?=\d"
+            rf"|\s?[kK]\b)){{0,50}}? {_N}"
+            rf" (?:rollouts|completions|responses|outputs|generations|answers|candidates|solutions|trajectories)",
+            rf"prompts?,? (?:and|with|by|×|x) {_N} (?:rollouts|completions|responses|outputs|generations"
+            rf"|samples) (?:each|per prompt)",
+            rf"{_N} (?:rollouts|completions|responses|outputs|generations|samples) each\b",
             rf"group(?:s)?(?: size)?(?: G)?{_LINK}{_N}",
             rf"\bG ?= ?{_N}",
         ),
@@ -153,7 +182,14 @@ SPECS: tuple[HyperSpec, ...] = (
             rf"(?:completions?|responses?|rollouts?|outputs?|generations?|sampled)\b(?:[^.;]"
             rf"|\.(?=\d)){{0,80}}?(?:up to|at most|limited to|maximum(?: length)?(?: of)?|truncated (?:at"
             rf"|to)) {_N}\s?(?P<k>k\b)?\s?tokens",
-            rf"(?:completion|response|output|generation|rollout) length{_LINK}{_N}{_TOKENS}",
+            rf"(?:completion|response|output|generation|rollout|answer) (?:length"
+            rf"|budget)(?: limit)?{_LINK}{_N}{_TOKENS}",
+            rf"(?:truncat\w*|cut|cap(?:ped|s)?|limit(?:ed|s)?) (?:the |all )?(?:completion|response|output"
+            rf"|generation|rollout|answer)s?"
+            rf"(?: length)? (?:at|to|after|off at) {_N}{_TOKENS}",
+            rf"(?:completion|response|output|generation|rollout|answer)s? (?:length )?(?:is |are |was "
+            rf"|were )?(?:cut|cap(?:ped)?|truncated"
+            rf"|limited|bounded)(?: off)? (?:at|to|after|by) {_N}{_TOKENS}",
             rf"(?:up to|at most) {_N}\s?(?P<k>k\b)? (?:new|completion|response|output) tokens",
         ),
         8, 1e6, True, "tokens",
@@ -168,6 +204,9 @@ SPECS: tuple[HyperSpec, ...] = (
             rf"|limited)(?: (?:at|to|after|off))+ {_N}{_TOKENS}",
             rf"(?:sequences?|examples?|conversations?) of (?:at most|up to) {_N}{_TOKENS}",
             rf"(?:at most|up to) {_N}\s?(?P<k>k\b)? tokens per (?:sequence|example|conversation)",
+            rf"\bcontext (?:of )?{_N}\s?(?P<k>k\b)?[- ]?tokens",
+            rf"(?:^|\band |\bare |\bwere |\bwe |, )truncat\w* (?:at|to|after) {_N}\s?(?P<k>k\b)?[- ]?tokens",
+            rf"pack\w* (?:\w+ ){{0,3}}(?:to|into|up to) (?:\w+ ){{0,3}}{_N}\s?(?P<k>k\b)?[- ]?tokens",
         ),
         16, 2e6, True, "tokens",
     ),
@@ -183,7 +222,12 @@ SPECS: tuple[HyperSpec, ...] = (
         r"^(?:total |max\w*\.? |number of |num\w*\.? )?(?:training |optimi[sz]\w+ |gradient |update |policy "
         r"|rl )*(?:steps|updates|iterations)$",
         (
-            rf"{_N} (?:training |optimi[sz]er |gradient |update |optimi[sz]ation |policy )?(?:steps|updates)\b",
+            rf"{_N} (?:training |optimi[sz]er |gradient |update |optimi[sz]ation |policy |RL |GRPO "
+            rf"|PPO )?(?:steps|updates)\b"
+            rf"(?! (?:of|per) (?:warm|accum|update|batch|iteration|rollout))",
+            rf"(?:train\w*|runs?|ran|lasts?|lasted|takes|took|stop\w*|for)(?: (?:for|after|a total of|in total"
+            rf"|over|it|the \w+|all \w+"
+            rf"|is|was|them)){{0,3}} {_N} (?:training |GRPO |RL |policy )?iterations\b",
         ),
         1, 1e7, True, "steps",
     ),
@@ -196,7 +240,10 @@ SPECS: tuple[HyperSpec, ...] = (
         r"^β$|^beta$|(?:kl|dpo).*(?:coef|weight|β|beta|penalty|strength)|^kl$",
         (
             rf"(?:β|\bbeta\b)(?![_\d]){_LINK}{_N}",
-            rf"\bKL[- ](?:coefficients?|weight|penalty|strength|term|loss weight)(?: \(?β\)?)?{_LINK}{_N}",
+            rf"\bKL[- ](?:coefficients?|weight|penalty|strength|term|loss weight|loss coefficient"
+            rf"|regulari[sz]ation)(?: \(?β\)?)?"
+            rf"(?: with| coefficient| weight){{0,2}}{_LINK}{_N}",
+            rf"(?:coefficient|weight) of the KL(?:[- ](?:term|penalty|divergence))?{_LINK}{_N}",
         ),
         0.0, 10.0,
     ),
@@ -222,6 +269,13 @@ SPECS: tuple[HyperSpec, ...] = (
         1, 4096, True,
     ),
     HyperSpec(
+        "lora_dropout",
+        r"(?:lora|adapter).*dropout|^dropout$",
+        (rf"(?:lora|adapter)[- ]dropout(?: rate"
+        rf"| probability)?{_LINK}{_N}", rf"\bdropout(?: rate| probability)?{_LINK}{_N}"),
+        0.0, 0.9,
+    ),
+    HyperSpec(
         "lora_alpha",
         r"(?:lora|adapter).*(?:alpha|α)|^α$|^alpha$",
         (rf"(?:\balpha|α){_LINK}{_N}",),
@@ -230,11 +284,17 @@ SPECS: tuple[HyperSpec, ...] = (
 )  # fmt: skip
 _LABELS = tuple((spec, re.compile(spec.label, re.IGNORECASE)) for spec in SPECS)
 _PROSE = tuple((spec, tuple(re.compile(one, re.IGNORECASE) for one in spec.prose)) for spec in SPECS)
+_BETAS = re.compile(
+    r"(?:\(?β_?1,? ?(?:and )?β_?2\)?|\bbetas)(?: ?=| of| are| set to|:){0,2} ?[(\[]?(?P<b1>0\.\d{1,4})(?:,"
+    r"| and) ?(?P<b2>0\.\d{1,5})"
+)
 _ADAPTERS = re.compile(r"LoRA|adapter|low-rank", re.IGNORECASE)
 _UNITS = re.compile(r"\((?P<unit>[^()]*)\)")
 _SCALE = re.compile(r"^[×x*]?\s*1e(-?\d+)$")
 _CELL_NUMBER = re.compile(
-    r"^[~≈]?\s*(?P<v>\d+(?:\.\d+)?(?:e-?\d+)?)\s*(?P<u>%|k|tokens|steps|epochs?)?$", re.IGNORECASE
+    r"^[~≈]?\s*(?P<v>\d+(?:\.\d+)?(?:e-?\d+)?)\s*(?P<u>%|k|tokens|steps|epochs?|prompts|sequences|samples"
+    r"|pairs)?(?: of steps)?$",
+    re.IGNORECASE,
 )
 
 
@@ -286,15 +346,18 @@ def read_prose(sentence: str) -> tuple[Hyper, ...]:
     """All settings of one sentence that went through `plain`. A number is read once, by the first name that fits."""
     found: list[Hyper] = []
     taken: list[tuple[int, int]] = []
+    for match in _BETAS.finditer(sentence):
+        found += [Hyper(f"adam_beta{at}", float(match[f"b{at}"]), "", match.start(f"b{at}")) for at in (1, 2)]
+        taken += [match.span("b1"), match.span("b2")]
     for spec, patterns in _PROSE:
-        if spec.field in ("lora_r", "lora_alpha") and not _ADAPTERS.search(sentence):
+        if spec.field in ("lora_r", "lora_alpha", "lora_dropout") and not _ADAPTERS.search(sentence):
             continue
         for pattern in patterns:
             for match in pattern.finditer(sentence):
                 start, end = match.span("v")
                 if any(start < until and begin < end for begin, until in taken):
                     continue
-                if _is_grid(sentence, end):
+                if _is_grid(sentence, end) or _ends_range(sentence[max(start - 24, 0) : start]):
                     taken.append((start, end))
                     continue
                 groups = match.groupdict()
@@ -316,6 +379,17 @@ def _is_grid(sentence: str, end: int) -> bool:
         re.match(
             r"\s?(?:,| and| or| to|-|/)\s?(?:and |or )?\d+(?:\.\d+)?(?:e-?\d+)?(?:\s?(?:,|and|or|\)|$|\.))",
             sentence[end : end + 30],
+        )
+    )
+
+
+def _ends_range(before: str) -> bool:
+    """Whether a number ends a range or a list: `1 to 5`, `2-3`, `1, 3 and 5`."""
+    return bool(
+        re.search(
+            r"(?<![\w.])\d[\d.]{0,6}(?:e-?\d{1,2})?(?:\s?(?:to|or|-)\s?"
+            r"|, \d[\d.]{0,6}(?:e-?\d{1,2})?,? (?:and|or) )$",
+            before,
         )
     )
 
@@ -346,11 +420,16 @@ WORDS_OF: dict[str, str] = {
     "weight_decay": r"weight decay|\bwd\b",
     "lr_scheduler_type": r"schedul|decay|anneal|learning[- ]rate|\blr\b|cosine|warm",
     "max_grad_norm": r"clip|grad\w* norm",
-    "effective_batch_size": r"batch|per (?:step|update)|each (?:step|update)|step uses",
+    "effective_batch_size": r"batch|\bg?bsz?\b|(?:per|each|every) (?:\w+ )?(?:step|update|iteration)"
+    r"|step (?:uses|sees)"
+    r"|(?:step|iteration|update) (?:consists|comprises|covers|processes|draws|samples|uses|holds|has|takes|sees"
+    r"|contains)",
     "per_device_train_batch_size": r"per[- ](?:device|gpu|card)|micro|on each|batch",
     "max_completion_length": r"completion|response|output|generat|rollout|answer|tokens",
-    "max_length": r"length|tokens|context|window|cut",
-    "num_generations": r"group|rollouts|samples|completions|generations|responses|outputs|answers|candidates|\bG\b",
+    "max_length": r"length|tokens|context|window|cut|truncat",
+    "lora_dropout": r"dropout",
+    "num_generations": r"group|solutions|trajectories|attempts|rollouts|samples|completions|generations"
+    r"|responses|outputs|answers|candidates|\bG\b",
     "max_steps": r"\bsteps\b|updates|iterations",
     "beta": r"β|\bbeta\b|\bKL\b",
     "epsilon": r"clip|ε|epsilon",

@@ -24,6 +24,7 @@ __all__ = [
     "is_comparison",
     "is_own_section",
     "methods_in",
+    "own_clauses",
     "said",
     "scope_of",
     "speaks_of_all",
@@ -57,10 +58,13 @@ _VARIATION = re.compile(
     r"\bablat|\bsweep|\bgrid\b|\bvar(?:y|ied|ying)\b|\btr(?:y|ied)\b|\bsearch(?:ed)? (?:over|for|in|the)"
     r"|\bdoubl(?:e|ing)\b"
     r"|\bhalv|\brais(?:e|ed|ing)\b|\blower(?:ing|ed|s)?\b|\bincreas|\breduc(?:e|ing)|\binstead of\b|\brather than\b"
-    r"|\bwithout\b|\bdiverg|\bcollaps|\bnot help|\bpoints?\b|\bworse\b|\bbetter\b|\bcosts?\b|\bgain(?:s|ed)?\b"
+    r"|\bwithout\b|\bdiverg|\bcollaps|\bunstable\b|\bover-?fit|\b(?:earlier|previous"
+    r"|first|initial) (?:version|attempt|run)s?\b|\bnot help|\bpoints?\b|\bworse\b"
+    r"|\bbetter\b|\bcosts? (?!\d|about"
+    r"|around|roughly|some|us\b)|\bgain(?:s|ed)?\b"
     r"|\bhurts?\b"
     r"|\bstay(?:s|ed)\b|\bfalls?\b|\bfell\b|\bvariants?\b|\bbaselines?\b|\bwould\b|\bif we\b|\bunlike\b"
-    r"|\bcompared to\b",
+    r"|\bcompared? (?:\w+ )?(?:against|with|to)\b",
     re.IGNORECASE,
 )
 _CHOSEN = re.compile(
@@ -69,11 +73,28 @@ _CHOSEN = re.compile(
     re.IGNORECASE,
 )
 _MEASURING = re.compile(
-    r"\bevaluat|\bgreedy\b|\bdecod|\btest time\b|\bavg@|\bpass@|\bscores? (?:is|are)\b|\bwe report\b", re.I
+    r"\bevaluat|\bgreedy\b|\bdecod|\btest time\b|\bavg@|\bpass@|\bscores? (?:is|are)\b|\bwe report\b"
+    r"|\bpass rate|\bdifficulty\b|\bfrom the base model\b|\bestimate\b",
+    re.I,
+)
+_TRIED = re.compile(r"\btried\b|\bdiverg|\bcollaps|\bworse\b|\bunstable\b|\bfail(?:s|ed)\b", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"\bnot an option\b|\bnot (?:possible|feasible|used|affordable)\b|\b(?:did|do|does|could|can) ?not (?:use"
+    r"|afford|need|fit|adopt)"
+    r" (?!(?:a |any |the )?(?:KL|reference|critic|penalty|weight decay|entropy))|\bused by \[|\b(?:recommended"
+    r"|suggested|reported) (?:by|in)\b",
+    re.IGNORECASE,
+)
+_OTHER_MODEL = re.compile(
+    r"(?<!without a )(?<!no )\bcritic(?:'s)?\b(?!-free)|\bvalue (?:model|network|head|function)\b"
+    r"|^(?:The|Our|A|This|For the) (?:\w+ )?(?:reward model|teacher|judge|verifier|classifier|retriever|RM)\b"
+    r"|\b(?:train|fine-?tun)(?:ed|s|d|e|ing)? (?:a|an|the|our) (?:\w+ )?(?:reward model|verifier|classifier"
+    r"|judge|retriever)",
 )
 _FOREIGN_TITLE = re.compile(
     r"related|prior work|previous|earlier|background|ablat|sensitiv|sweep|did not|what breaks|limitation|published"
-    r"|other papers|robustness|literature",
+    r"|other papers|robustness|literature|^baselines?\b|^references?$|^bibliography|do differently|lessons"
+    r"|negative results",
     re.IGNORECASE,
 )
 _COMPARISON = re.compile(
@@ -109,6 +130,10 @@ class Said:
     caption: bool = False
     paragraph: str = ""
     """The start of what it stands in."""
+    noted: str = ""
+    """For a sentence of a footnote: the sentence that it hangs on."""
+    moved: bool = False
+    """It would be own, if it did not speak of a variation."""
 
 
 def said(document: Document) -> Iterator[Said]:
@@ -133,10 +158,13 @@ def _said(document: Document) -> Iterator[Said]:
             if isinstance(block, Table):
                 yield from _sentences(section, block.caption, "", own_place, True)
             else:
-                yield from _sentences(section, block.text, block.head, own_place, False)
+                noted = (sentences(block.noted) or [""])[-1]
+                yield from _sentences(section, block.text, block.head, own_place, False, noted)
 
 
-def _sentences(section: Section, text: str, head: str, own_place: bool, caption: bool) -> Iterator[Said]:
+def _sentences(
+    section: Section, text: str, head: str, own_place: bool, caption: bool, noted: str = ""
+) -> Iterator[Said]:
     others = False
     for raw in sentences(text):
         # a text without full stops is no prose; its start is enough, and the patterns stay quick
@@ -146,8 +174,26 @@ def _sentences(section: Section, text: str, head: str, own_place: bool, caption:
         cited = others or cites_others(raw)
         moved = _VARIATION.search(flat) and not _CHOSEN.search(flat)
         own = own_place and not cited and not moved and not _MEASURING.search(flat)
-        yield Said(section, raw, flat, head, own, cited, caption, text[:_MOST_CHARACTERS])
+        varied = own_place and not cited and bool(moved)
+        yield Said(section, raw, flat, head, own, cited, caption, text[:_MOST_CHARACTERS], noted, varied)
         others = cited
+
+
+def own_clauses(one: Said) -> list[str]:
+    """The parts of a sentence, between semicolons, that speak of what this paper did in the end.
+
+    Of "The rate is 1e-5; we tried 1e-4, but it diverged" that is the first part: what comes behind a variation may
+    belong to it.
+    """
+    clauses = [part for part in re.split(r";\s+", one.plain) if part and not _OTHER_MODEL.search(part)]
+    if not clauses:
+        return []
+    if one.own:
+        kept = [part for at, part in enumerate(clauses) if not (at and _TRIED.search(part))]
+        return [part for part in kept if not _REFUSED.search(part)]
+    first = clauses[0] if one.moved and len(clauses) > 1 else ""
+    off = _VARIATION.search(first) or _MEASURING.search(first) or _REFUSED.search(first)
+    return [first] if first and not off else []
 
 
 def cites_others(raw: str) -> bool:

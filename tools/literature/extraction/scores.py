@@ -1,8 +1,7 @@
 """Scores before and after training, from tables of results and from sentences such as "rises from 54.6 to 71.3".
 
 A table gives a result when a row (or column) is the untrained model and another is the paper's own: rows that cite
-others,
-baselines and partial variants are left out.
+others, baselines and partial variants are left out.
 """
 
 from __future__ import annotations
@@ -11,66 +10,45 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from posttrain_crew.tools.literature.extraction.mentions import benchmark_in, model_key, models_in
-from posttrain_crew.tools.literature.extraction.recipe import Evidence, ReportedResult, TrainingMethod
-from posttrain_crew.tools.literature.extraction.scope import Said, cites_others, is_comparison, methods_in
+from posttrain_crew.tools.literature.extraction.labels import models_told
+from posttrain_crew.tools.literature.extraction.mentions import benchmark_in, model_key
+from posttrain_crew.tools.literature.extraction.recipe import Evidence, ReportedResult
+from posttrain_crew.tools.literature.extraction.scope import Said, is_comparison, methods_in
+from posttrain_crew.tools.literature.extraction.score_rows import (
+    Row,
+    Wanted,
+    pick_after,
+    pick_before,
+    rows_for,
+    rows_of,
+)
 from posttrain_crew.tools.literature.extraction.tables import is_settings_table
 from posttrain_crew.tools.literature.reading.document import Section, Table
 from posttrain_crew.tools.literature.reading.plain import plain
 
 __all__ = ["FROM_TO", "Found", "Wanted", "scores_in_prose", "scores_in_table"]
 
-_BASE_WORDS = frozenset(
-    {
-        "base",
-        "base model",
-        "none",
-        "start",
-        "starting model",
-        "before",
-        "before training",
-        "untrained",
-        "untuned",
-        "initial",
-    }
-    | {
-        "zero-shot",
-        "no training",
-        "original",
-        "not trained",
-        "w/o training",
-        "no tuning",
-        "no fine-tuning",
-        "pretrained",
-    }
-)
-_AFTER_WORDS = frozenset({"after", "after training", "trained", "tuned", "fine-tuned"})
-_BASE_SIDE = re.compile(r"\b(?:start|base|none|before|initial|zero-shot|original|untuned|no training)\b", re.IGNORECASE)
-_OURS = re.compile(r"\bours?\b|\bthis (?:work|paper)\b", re.IGNORECASE)
-_PARTIAL = re.compile(r"\bonly\b|w/o|without|ablat|baseline|\brandom\b|\bstandard\b|\bnaive\b|\*", re.IGNORECASE)
 _METRIC = re.compile(
-    r"^(?:acc(?:uracy|\.)?|em|exact match|pass@\d+|avg@\d+|maj@\d+|f1|score|win rate|strict|prompt|%)\W*(?:\(%\))?$",
+    r"^(?:acc(?:uracy|\.)?|em|exact match|(?:pass|avg|maj|mean|cons)@\d+|f1|token f1|score|win rate"
+    r"|lc(?: win rate)?|strict"
+    r"|loose|prompt|rouge-?l|bleu|chrf|%)\W*(?:\(%\))?$",
     re.IGNORECASE,
 )
+_K = re.compile(r"^[kn] ?= ?(\d{1,5})$", re.IGNORECASE)
 _NO_METRIC = re.compile(
-    r"length|items?|memory|tokens|time|cost|params|size|steps|hours|epochs|seed|readable|rate$", re.IGNORECASE
+    r"length|items?|memory|tokens|time|cost|params|size|steps|hours|epochs|seed|readable|rate$|flops|gain|[Δδ]"
+    r"|average|\bavg\b\.?$"
+    r"|\bmean\b|overall",
+    re.IGNORECASE,
 )
 _SPLIT = re.compile(r"\b(test|dev|development|validation|val)\b", re.IGNORECASE)
 _METRIC_IN_CAPTION = re.compile(r"accuracy|pass@\d+|avg@\d+|exact match|win rate|\bF1\b", re.IGNORECASE)
-_FIRST_NUMBER = re.compile(r"^\D{0,3}(\d+(?:\.\d+)?)")
+_FIRST_NUMBER = re.compile(r"^[^\d-]{0,3}(-?\d+(?:\.\d+)?)")
+_NAMED = re.compile(r"^(?=[\w+-]*[A-Z][\w+-]*[A-Z0-9])[A-Z][A-Za-z0-9+-]{2,30}(?: \d{1,4}| [A-Z][A-Za-z]{2,12})?$")
+_CAPTION_END = re.compile(r"(?<=[a-z)\]])[.:]\s")
 FROM_TO = re.compile(
     r"\bfrom (?P<before>\d+(?:\.\d+)?)\s?(?:%|percent)?(?:[^.;\d]|\.(?=\d)){0,60}?\bto (?P<after>\d+(?:\.\d+)?)(?!\d)"
 )
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A recipe whose results are looked for."""
-
-    method: TrainingMethod
-    model: str | None
-    final: bool
-    """It is the last stage of the paper's pipeline: what is `ours` without a method is its result."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +57,8 @@ class Found:
 
     wanted: Wanted
     result: ReportedResult
+    own_metric: bool = False
+    """The column itself names the metric."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +68,21 @@ class _Column:
     metric: str | None
     split: str | None
     parts: tuple[str, ...]
+    own_metric: bool
 
 
-def scores_in_table(table: Table, section: Section, wanted: Sequence[Wanted]) -> Iterator[Found]:
-    """Results of one table, read as it stands and, if that gives none, with rows and columns exchanged."""
+def scores_in_table(
+    table: Table, section: Section, wanted: Sequence[Wanted], names: Sequence[str] = ()
+) -> Iterator[Found]:
+    """Results of one table, read as it stands and, if that gives none, with rows and columns exchanged.
+
+    Args:
+        names: what the paper calls its own method or model.
+    """
     if is_comparison(table.caption) or is_settings_table(table):
         return
-    found = list(_read(table, section, wanted))
-    yield from found or _read(_turned(table), section, wanted, turned=True)
+    found = list(_read(table, section, wanted, names))
+    yield from found or _read(_turned(table), section, wanted, names, turned=True)
 
 
 def _turned(table: Table) -> Table:
@@ -117,22 +104,30 @@ def _turned(table: Table) -> Table:
     return Table(table.id, table.caption, header, rows, depth)
 
 
-def _read(table: Table, section: Section, wanted: Sequence[Wanted], turned: bool = False) -> Iterator[Found]:
-    columns = list(_columns(table))
-    rows = [(tuple(plain(cell) for cell in row[: table.row_heads]), row) for row in table.rows]
+def _read(
+    table: Table, section: Section, wanted: Sequence[Wanted], names: Sequence[str], turned: bool = False
+) -> Iterator[Found]:
+    columns, rows = list(_columns(table)), rows_of(table)
     if not columns or not rows:
         return
+    models = list(dict.fromkeys(one.model for one in wanted if one.model))
+    caption = models_told(table.caption[:600], models)
     for want in wanted:
-        after, before = _pick_after(rows, want, wanted), _pick_before(rows, want, wanted)
-        if after is None or after is before:
+        key = model_key(want.model) if want.model else ""
+        if len(models) > 1 and (caption or caption is None) and key not in (caption or (key,)):
             continue
         for column in columns:
-            if not _same_model(column.parts, want, wanted):
+            told = models_told(" ; ".join(column.parts), models)
+            if told is None or (told and key not in told):
                 continue
-            value = _number(after[1], column.at)
+            mine = rows_for(rows, want, wanted, bool(told) or bool(caption and len(caption) == 1))
+            after, before = pick_after(mine, want, wanted, names), pick_before(mine, want)
+            if after is None or after is before:
+                continue
+            value = _number(after.cells, column.at)
             if value is None:
                 continue
-            earlier = _number(before[1], column.at) if before else None
+            earlier = _number(before.cells, column.at) if before else None
             result = ReportedResult(
                 benchmark=column.benchmark,
                 split=column.split,
@@ -144,116 +139,83 @@ def _read(table: Table, section: Section, wanted: Sequence[Wanted], turned: bool
                 if before and earlier is not None
                 else None,
             )
-            yield Found(want, result)
+            yield Found(want, result, column.own_metric)
 
 
-def _evidence(
-    table: Table, section: Section, row: tuple[tuple[str, ...], tuple[str, ...]], column: _Column, turned: bool
-) -> Evidence:
-    names = " ".join(dict.fromkeys(name for name in row[1][: table.row_heads] if name))
+def _evidence(table: Table, section: Section, row: Row, column: _Column, turned: bool) -> Evidence:
+    cells = list(dict.fromkeys(name for name in row.cells[: table.row_heads] if name))
     head = table.columns()[column.at]
     if turned:
-        names, head = head, " / ".join(dict.fromkeys(name for name in row[1][: table.row_heads] if name))
-    return Evidence(section=section.id, kind="cell", text=row[1][column.at][:2000], row=names, column=head)
+        heads = list(dict.fromkeys(line[column.at] for line in table.header if line[column.at]))
+        cells, head = heads, " / ".join(cells)
+    return Evidence(
+        section=section.id, kind="cell", text=row.cells[column.at][:2000], row=" ".join(cells)[:2000], column=head
+    )
 
 
 def _columns(table: Table) -> Iterator[_Column]:
     split = _SPLIT.search(table.caption)
     metric = _METRIC_IN_CAPTION.search(table.caption)
     width = max((len(row) for row in (*table.header, *table.rows)), default=0)
-    for at in range(table.row_heads, width):
-        parts = tuple(dict.fromkeys(plain(row[at]) for row in table.header if at < len(row) and row[at]))
+    heads = {
+        at: tuple(dict.fromkeys(plain(row[at])[:300] for row in table.header if at < len(row) and row[at]))
+        for at in range(table.row_heads, width)
+    }
+    known = any(benchmark_in(part) is not None for parts in heads.values() for part in parts)
+    told_once = _benchmark_of_caption(table.caption)
+    for at, parts in heads.items():
         if not parts:
             continue
         leaf = parts[-1]
+        sized = _K.match(leaf)
+        own_metric = f"pass@{sized[1]}" if sized else leaf if _METRIC.match(leaf) else None
+        if sized and "pass@" not in table.caption.lower():
+            continue
         named = [part for part in parts if benchmark_in(part) is not None]
-        if not named or (_NO_METRIC.search(leaf) and leaf not in named):
+        if not named and known and at >= table.row_heads:
+            named = [part for part in parts if _NAMED.match(part) and not _METRIC.match(part)]
+        if _NO_METRIC.search(leaf) and leaf not in named:
             continue
-        own_metric = leaf if _METRIC.match(leaf) else None
-        bench = benchmark_in(named[-1])
-        own_split = _SPLIT.search(named[-1])
-        if bench is not None:
-            told = own_split or split
-            yield _Column(
-                at,
-                bench,
-                (own_metric or (metric[0].lower() if metric else None)),
-                told[1].lower() if told else None,
-                parts,
-            )
-
-
-def _same_model(parts: Sequence[str], want: Wanted, wanted: Sequence[Wanted]) -> bool:
-    """False when a head names the model of another recipe of the paper."""
-    keys = {model_key(name) for part in parts for name in models_in(part)}
-    others = {model_key(one.model) for one in wanted if one.model and one.model != want.model}
-    own = model_key(want.model) if want.model else ""
-    return not keys & others or own in keys
-
-
-def _pick_before(
-    rows: Sequence[tuple[tuple[str, ...], tuple[str, ...]]], want: Wanted, wanted: Sequence[Wanted]
-) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    for row in rows:
-        parts = [part for part in row[0] if part]
-        if parts and _same_model(parts, want, wanted) and not cites_others(" ".join(row[1][: len(row[0])])):
-            last = parts[-1].lower().strip(" .:")
-            keys = {model_key(name) for part in parts for name in models_in(part)}
-            mine = bool(want.model) and any(_related(key, model_key(want.model or "")) for key in keys)
-            trained = methods_in(" ".join(parts)) or _OURS.search(" ".join(parts)) or "+" in last
-            if last in _BASE_WORDS or re.match(r"(?:none|base)\b", last):
-                return row
-            if mine and not trained and (_only_model(last) or _BASE_SIDE.search(last)):
-                return row
-    return None
-
-
-def _only_model(label: str) -> bool:
-    """A name of a model and nothing else."""
-    names = models_in(label)
-    return len(names) == 1 and len(label.replace(names[0].lower(), "").replace(names[0], "").strip(" ()*")) < 3
-
-
-def _related(key: str, own: str) -> bool:
-    return bool(own) and (key == own or key.startswith(own) or own.startswith(key))
-
-
-def _pick_after(
-    rows: Sequence[tuple[tuple[str, ...], tuple[str, ...]]], want: Wanted, wanted: Sequence[Wanted]
-) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """The row of the finished recipe: `ours` first, then its method after earlier stages, then its method alone."""
-    methods = {one.method for one in wanted}
-    ranked: list[tuple[int, int]] = []
-    for at, (names, row) in enumerate(rows):
-        parts = [part for part in names if part]
-        label = " ".join(parts)
-        if not parts or not _same_model(parts, want, wanted) or cites_others(" ".join(row[: len(names)])):
+        if named:
+            bench = _full_name(named[-1])
+        elif told_once and own_metric and not known:
+            bench = told_once
+        else:
             continue
-        named = {method for method, weight in methods_in(label).items() if weight == 2 or len(methods) == 1}
-        ours, partial = bool(_OURS.search(label)), bool(_PARTIAL.search(label))
-        if parts[-1].lower().strip(" .:") in _AFTER_WORDS:
-            ranked.append((3, at))
-        elif ours and (want.method in named or (not named & methods and want.final)):
-            ranked.append((4, at))
-        elif want.method in named and named - {want.method} and want.final and not partial and named <= methods:
-            ranked.append((3, at))
-        elif named == {want.method} and (not partial or (_is_first(want, wanted) and _just_only(label))):
-            ranked.append((2, at))
-    if not ranked:
+        told = _SPLIT.search(named[-1] if named else "") or split
+        yield _Column(
+            at,
+            bench,
+            own_metric or (metric[0].lower() if metric else None),
+            told[1].lower() if told else None,
+            parts,
+            own_metric is not None,
+        )
+
+
+def _full_name(head: str) -> str:
+    """The benchmark of a head, with what belongs to its name: `Minerva Math`, not `Minerva`."""
+    if _NAMED.match(head):
+        found = benchmark_in(head)
+        rest = head[len(found) :].split() if found and head.startswith(found) else []
+        if found is None or (rest and all(_NAMED_REST.match(word) for word in rest)):
+            return head
+    return benchmark_in(head) or head
+
+
+_NAMED_REST = re.compile(
+    r"^(?!Acc|EM\b|F1|Avg|Test|Dev|Val|Pass|Strict|Prompt|Score|LC\b|Win"
+    r"|Hard\b)[A-Z][a-z]{2,12}$"
+)
+
+
+def _benchmark_of_caption(caption: str) -> str | None:
+    """The only benchmark that a caption's first sentence names."""
+    first = _CAPTION_END.split(re.sub(r"^Table \d+[.:]\s*", "", plain(caption[:600])))[0]
+    bench = benchmark_in(first)
+    if bench is None or benchmark_in(first.replace(bench, " ")) is not None:
         return None
-    best = max(rank for rank, _ in ranked)
-    chosen = [at for rank, at in ranked if rank == best]
-    if len(chosen) > 1 and best < 4:
-        return None
-    return rows[chosen[-1]]
-
-
-def _is_first(want: Wanted, wanted: Sequence[Wanted]) -> bool:
-    return not want.final and len(wanted) > 1
-
-
-def _just_only(label: str) -> bool:
-    return not re.search(r"w/o|without|ablat|baseline|\*|answers? only", label, re.IGNORECASE)
+    return bench
 
 
 def _number(row: Sequence[str], at: int) -> float | None:

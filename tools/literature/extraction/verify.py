@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from posttrain_crew.tools.literature.extraction.mentions import named_in
+from posttrain_crew.tools.literature.extraction.labels import legend, unfolded
+from posttrain_crew.tools.literature.extraction.mentions import machine, named_in
 from posttrain_crew.tools.literature.extraction.patterns import WORDS_OF, read_prose
 from posttrain_crew.tools.literature.extraction.recipe import (
     FIELDS,
@@ -43,7 +44,10 @@ _UNIT_BEHIND = re.compile(
 _UNITS_OF_LABEL = {"share": r"%|percent", "thousand": r"\(k\b|k tokens", "minutes": r"minutes?\b", "days": r"\bdays?\b"}
 _FACTORS = {"share": 0.01, "thousand": 1000.0, "minutes": 1 / 60, "days": 24.0}
 _GPU_WORDS = re.compile(r"[a-z]+\d*[a-z]*|\d+[a-z]*")
-_MACHINE_WORDS = {"count": r"GPU|[AHLVTB]\d{1,3}|RTX|\d{4}|×|x\b", "hours": r"hours?|minutes?|days?"}
+_MACHINE_WORDS = {
+    "count": r"GPU|[AHLVTB]\d{1,3}|RTX|\d{4}|×|x\b",
+    "hours": r"hours?|minutes?|days?|\(h\)|\(d\)|\d\s?h(?:rs?)?\b",
+}
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def _place(judge: _Judge, evidence: Evidence) -> str | None:
         if any(_has_cell(table, evidence) for table in section.tables):
             return None
         return f"no table of section {section.id} has the cell {evidence.text[:60]!r} in such a row and column"
-    if len(evidence.text.split()) < 2 or not _within(evidence.text, section):
+    if (len(evidence.text.split()) < 2 and "://" not in evidence.text) or not _within(evidence.text, section):
         return f"the cited text is not in section {section.id}: {evidence.text[:80]!r}"
     return None
 
@@ -189,11 +193,28 @@ def _against_dataset(judge: _Judge, one: DatasetNamed) -> str | None:
     return _place(judge, one.evidence)
 
 
+def _unfolded(judge: _Judge, evidence: Evidence) -> Evidence:
+    """Cited cell whose row or column is an abbreviation: with what the table's caption says that it stands for."""
+    if evidence.kind != "cell":
+        return evidence
+    section = judge.document.section(evidence.section)
+    words = {
+        short: long
+        for table in section.tables
+        if _has_cell(table, evidence)
+        for short, long in legend(table.caption).items()
+    }
+    return evidence.model_copy(
+        update={"row": unfolded(evidence.row, words)[:4000], "column": unfolded(evidence.column, words)[:4000]}
+    )
+
+
 def _against_setting(judge: _Judge, name: str, stated: Stated) -> str | None:
     if name not in FIELDS:
         return f"{name[:60]!r} is no hyper-parameter of TRL"
     if reason := _place(judge, stated.evidence):
         return reason
+    stated = stated.model_copy(update={"evidence": _unfolded(judge, stated.evidence)})
     around = _context(stated.evidence)
     if not re.search(WORDS_OF[name], around, re.IGNORECASE):
         return f"the cited text does not speak of {name}: {stated.evidence.text[:80]!r}"
@@ -229,6 +250,7 @@ def _compute(judge: _Judge, compute: Compute) -> Compute:
 def _against_machine(judge: _Judge, field: str, stated: Stated) -> str | None:
     if reason := _place(judge, stated.evidence):
         return reason
+    stated = stated.model_copy(update={"evidence": _unfolded(judge, stated.evidence)})
     around, value = _context(stated.evidence), stated.value
     if field == "gpu":
         words = _GPU_WORDS.findall(str(value).lower())
@@ -237,10 +259,17 @@ def _against_machine(judge: _Judge, field: str, stated: Stated) -> str | None:
         found = (
             isinstance(value, int | float)
             and not isinstance(value, bool)
-            and _holds_number(stated.evidence, float(value), tolerance=1e-3)  # hours from minutes are rounded
+            # hours from minutes are rounded
+            and (_holds_number(stated.evidence, float(value), tolerance=1e-3) or _of_nodes(field, around, value))
             and bool(re.search(_MACHINE_WORDS[field], around, re.IGNORECASE))
         )
     return None if found else f"{value!r} is not in the cited text: {stated.evidence.text[:80]!r}"
+
+
+def _of_nodes(field: str, around: str, value: float) -> bool:
+    """Whether a count is that of the cards of all nodes: 32 for "four nodes of 8 H100"."""
+    read = machine(around) if field == "count" else None
+    return read is not None and read.count == value and bool(re.search(r"nodes|machines|servers|hosts", around))
 
 
 def _scores(judge: _Judge, scores: tuple[ReportedResult, ...]) -> Iterator[ReportedResult]:

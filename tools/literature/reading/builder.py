@@ -28,6 +28,8 @@ _MAX_REFERENCES = 3000
 _MAX_CHARACTERS = 2_000_000
 """A paper of 300 pages has about 1,000,000."""
 _MAX_PARAGRAPH = 60_000
+_MOST_NOTED = 400
+"""Characters before a footnote's mark that are kept with it."""
 _ARXIV = re.compile(r"(?:arXiv\s*:\s*|arxiv\.org/(?:abs|pdf|html)/)(\d{4}\.\d{4,5})", re.IGNORECASE)
 _RUN_IN = re.compile(r"^(?:- )?\*\*(.{2,80}?)\*\*")
 _SPACE_BEFORE = re.compile(r" +([,.;:)\]])")
@@ -67,7 +69,7 @@ class DocumentBuilder:
         self._tables = 0
         self._cells = 0
         self._figures: list[list[GridBuilder]] = []
-        self._footnotes: list[str] = []
+        self._footnotes: list[tuple[str, str]] = []
         self._references: list[Reference] = []
         self._reference_label = ""
         self._notes: list[str] = []
@@ -162,12 +164,13 @@ class DocumentBuilder:
             self.paragraph("".join(self._buffers[0]))
             self._buffers[0] = [lead] if lead else []
             while self._footnotes:
-                self.paragraph(self._footnotes.pop(0))
+                note, noted = self._footnotes.pop(0)
+                self.paragraph(note, noted)
         else:
             self._buffers[-1].append(" " + lead)
 
-    def paragraph(self, text: str) -> None:
-        """A whole paragraph."""
+    def paragraph(self, text: str, noted: str = "") -> None:
+        """A whole paragraph; `noted` is what it hangs on, if it is a footnote."""
         clean = _clean(text)
         if len(clean) > _MAX_PARAGRAPH:
             self.note(f"a paragraph was cut after {_MAX_PARAGRAPH:,} characters")
@@ -175,12 +178,13 @@ class DocumentBuilder:
         if clean in ("", "-", "•"):
             return
         head = _RUN_IN.match(clean)
-        self._place().append(Paragraph(clean.replace("**", ""), head[1].strip(" .:") if head else ""))
+        self._place().append(Paragraph(clean.replace("**", ""), head[1].strip(" .:") if head else "", noted))
 
     def footnote(self, text: str) -> None:
         """A footnote comes after the paragraph that it hangs on."""
         if text:
-            self._footnotes.append(text)
+            before = _clean("".join(self._buffers[-1][-200:]))[-_MOST_NOTED:]
+            self._footnotes.append((text, before.replace("**", "")))
 
     def open_figure(self) -> None:
         """A float begins: its caption belongs to its tables."""

@@ -29,6 +29,8 @@ class Paragraph:
     text: str
     head: str = ""
     """A run-in head such as `Data.` in bold at its start; it is part of `text`, too."""
+    noted: str = ""
+    """For a footnote: the end of the text that it hangs on."""
 
 
 @dataclass(frozen=True)

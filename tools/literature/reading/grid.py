@@ -19,6 +19,10 @@ _MAX_SPAN = 60
 MAX_CELL_CHARACTERS = 2000
 """Of one cell: a longer one holds no number and no name."""
 _MAX_HEADER_ROWS = 4
+_AMOUNT = re.compile(r"^~?\d[\d.,]*\s?[kKM]$")
+_HEAD_OF_NAMES = re.compile(
+    r"^(?:model|method|system|benchmark|size|data|task|setting|name|approach|variant)", re.IGNORECASE
+)
 _NUMERIC = re.compile(r"^[^A-Za-z]*\d[^A-Za-z]*(?:e-?\d+)?[^A-Za-z]*$")
 
 
@@ -75,6 +79,8 @@ class GridBuilder:
             # LaTeXML also guesses the row of an untrained model, set apart by a line, to be a second header
             if marked and sum(_is_number(cell.text) for cell in row) * 2 >= len(row):
                 break
+            if marked and _is_complete(texts[:marked], texts[marked]):
+                break
             marked += 1
         if marked == len(texts):
             marked = 0
@@ -127,7 +133,23 @@ def _guessed_header(rows: list[tuple[str, ...]]) -> int:
     if not any(numeric):
         return 1 if len(rows) > 2 else 0
     first = numeric.index(True)
-    return first if 0 < first <= _MAX_HEADER_ROWS and first < len(rows) else 0
+    if not (0 < first <= _MAX_HEADER_ROWS and first < len(rows)):
+        return 0
+    return next((depth for depth in range(1, first) if _is_complete(rows[:depth], rows[depth])), first)
+
+
+def _is_complete(header: list[tuple[str, ...]], following: tuple[str, ...]) -> bool:
+    """Whether a header needs no further row: each column has its own head, and the next row has a name of its own.
+
+    `Initial checkpoint | A | B` below `Hyper-parameter | SFT | DPO` is a row of words, not a second row of heads.
+    """
+    last = header[-1]
+    heads = last[1:]
+    if not heads or not all(heads) or len(set(heads)) < len(heads):
+        return False
+    if not following or not following[0] or following[0] == last[0]:
+        return False
+    return bool(last[0]) or not _HEAD_OF_NAMES.match(following[0])
 
 
 def _row_heads(rows: list[tuple[str, ...]]) -> int:
@@ -135,8 +157,9 @@ def _row_heads(rows: list[tuple[str, ...]]) -> int:
     width = max((len(row) for row in rows), default=1)
     heads = 0
     for at in range(width - 1):
-        cells = [row[at] for row in rows if at < len(row) and row[at]]
-        if cells and sum(1 for cell in cells if _is_number(cell)) > len(cells) / 2:
+        cells = [row[at] for row in rows if at < len(row) and row[at] and row[at].strip("-–—− ")]
+        # `395K` behind a name is a number of examples; at the very left `7B` is a name
+        if cells and sum(1 for cell in cells if _is_number(cell) or (at and _AMOUNT.match(cell))) > len(cells) / 2:
             break
         heads += 1
         if heads == 2:

@@ -69,6 +69,10 @@ _HIDDEN = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d])|opacity\s*:\s*0(?![.\d])",
     re.IGNORECASE,
 )
+_HUB_LINK = re.compile(
+    r"https?://(?:huggingface\.co|hf\.co)/(?:datasets/)?(?P<id>[A-Za-z0-9][\w.-]{0,60}/[A-Za-z0-9][\w.-]{0,95})",
+    re.IGNORECASE,
+)
 _EQUATIONS = frozenset({"ltx_eqn_cell", "ltx_eqn_row", "ltx_equation", "ltx_equationgroup"})
 _BOLD = frozenset({"ltx_font_bold"})
 
@@ -204,10 +208,18 @@ def _enter(node: LexborNode, classes: frozenset[str], walk: _Walk) -> Callable[[
         return _enter_table(node, walk)
     if node.tag in ("b", "strong") or classes & _BOLD:
         return out.open_bold()
+    if node.tag == "a" and (link := _hub_link(node)):
+        return lambda: out.text(f" ({link}) ")
     if node.tag in _BLOCKS or "ltx_p" in classes:
         out.break_paragraph("- " if node.tag == "li" or "ltx_item" in classes else "")
         return out.break_paragraph
     return None
+
+
+def _hub_link(node: LexborNode) -> str:
+    """Where a link leads on the Hub, when its text does not say so: `available here`."""
+    match = _HUB_LINK.match(node.attributes.get("href") or "")
+    return match[0].rstrip(".-") if match and match["id"].rstrip(".-") not in node.text(deep=True) else ""
 
 
 def _enter_figure(walk: _Walk) -> Callable[[], None]:
