@@ -132,7 +132,11 @@ def _send(at: Position, ideas: list[Idea]) -> Plan:
             "trainer",
             idea.hypothesis,
             SLACK * at.seconds(idea),
-            inputs=[i for i in (idea.training_set, idea.recipe, idea.parent, idea.ablates) if i and i != "base"],
+            inputs=[
+                i
+                for i in (idea.training_set, idea.recipe, idea.parent, idea.ablates, idea.remedies)
+                if i and i != "base"
+            ],
             **idea.parameters(),
         )
         for idea in chosen
@@ -234,6 +238,7 @@ def _remedies(at: Position) -> list[Idea]:
                 f"{e['id']} showed {diagnosis['cause']}; the same with {diagnosis['remedy']} should not.",
                 changes=at.changes_of(e["id"]) | diagnosis["remedy"],
                 purpose="remedy",
+                remedies=e["id"],
                 recipe=e["recipe"],
             )
         )

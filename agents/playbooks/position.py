@@ -25,6 +25,8 @@ class Idea:
     changes: dict[str, Any] = field(default_factory=dict)
     purpose: str = "candidate"
     ablates: str | None = None
+    remedies: str | None = None
+    """The experiment whose diagnosis it follows."""
     recipe: str | None = None
     cost_factor: float = 1.0
     """Time relative to the method's usual job."""

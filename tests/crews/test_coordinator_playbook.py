@@ -200,6 +200,7 @@ def test_a_diagnosed_failure_is_tried_again_with_its_remedy_but_not_for_ever() -
     orders = plan(trained(researched(), failed, best="base")).orders
     assert orders[0].parameters["changes"] == {"learning_rate": 1e-4}
     assert orders[0].parameters["purpose"] == "remedy"
+    assert "exp-1" in orders[0].inputs  # so that the board shows which failure it follows
     again = [experiment(f"exp-{n}", purpose="remedy", decision="abandon", scores=None, diagnosis=sick) for n in (2, 3)]
     later = plan(trained(researched(), failed, *again, best="base")).orders
     assert all(o.parameters.get("purpose") != "remedy" for o in later)

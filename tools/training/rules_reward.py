@@ -75,19 +75,23 @@ def _died(course: Course) -> Finding | None:
     reward, same, limits = course.of("reward"), course.of("frac_reward_zero_std"), course.limits
     if len(reward) != len(same) or len(reward) < FIRST + limits.window:
         return None
-    start = mean(reward[:FIRST])
-    limit = limits.collapse_ratio * start
-    dead = 0
-    while dead < len(reward) - FIRST and same[-1 - dead][1] >= limits.same_all and reward[-1 - dead][1] < limit:
+    start, dead = mean(reward[:FIRST]), 0
+    while dead < len(reward) - FIRST and same[-1 - dead][1] >= limits.same_all:
         dead += 1
     if start <= limits.never_fires or dead < limits.window:
+        return None
+    # a policy that settled on one answer of few is right by chance, which may be more than half of what it was
+    spread = max((value for _, value in course.of("reward_std")), default=0.5)
+    error = spread * math.sqrt((1 / FIRST + 1 / dead) / course.groups)
+    errors = looks(limits.died_errors, len(reward) / dead)
+    now, limit = mean(reward[-dead:]), max(limits.collapse_ratio * start, start - errors * error)
+    if now >= limit:
         return None
     # how likely so many groups without a difference are, if they come as often as at the start
     alike = min(1.0, max(0.5, (mean(same[:FIRST]) * FIRST * course.groups + 1) / (FIRST * course.groups + 2)))
     surprise = -math.log(alike) * dead * course.groups
     if surprise < limits.died_warn:
         return None
-    now = mean(reward[-dead:])
     message = (
         f"the reward was {start:.2f} at first and is {now:.2f} now; for {dead} logs all completions of every prompt "
         "have scored the same, so that it cannot come back"

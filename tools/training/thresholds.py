@@ -56,6 +56,9 @@ class Thresholds:
     died_stop: float = 14.0
     """... or dead: so little likely (-ln p) that all groups score the same for so long by chance. 14 is one in a
     million, which a log of the number of looks is added to."""
+    died_errors: float = 2.0
+    """... at a reward under half of the start's, or lower than it by so many standard errors: groups that have settled
+    because all is learnt score no less than at first."""
 
     same_all: float = 0.98
     same_most: float = 0.8
