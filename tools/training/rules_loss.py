@@ -6,8 +6,9 @@ import math
 from statistics import median, pvariance
 
 from posttrain_crew.entries import MetricEvidence
-from posttrain_crew.tools.training.course import Course, evidence, mean, noise
+from posttrain_crew.tools.training.course import Course, Points, evidence, mean, noise
 from posttrain_crew.tools.training.finding import Finding
+from posttrain_crew.tools.training.rules_reward import reward_error
 
 __all__ = ["loss_rises", "not_a_number", "overfitting", "plateau"]
 
@@ -132,6 +133,8 @@ def plateau(course: Course) -> Finding | None:
     moved = _moved(course)
     if gain > (limits.plateau_errors_moved if moved else limits.plateau_errors) * error or _better_held_out(course):
         return None
+    if fell := _declined(course, first, last, error):
+        return fell
     word = "rise" if course.method == "grpo" else "fall"
     message = f"the {name} did not {word}: {mean(first):.3g} in the first third, {mean(last):.3g} in the last"
     shown = [evidence(name, (points[-1][0], mean(last)), mean(first))]
@@ -139,7 +142,8 @@ def plateau(course: Course) -> Finding | None:
         return None  # too early to say of a job that runs
     # SFT learns most in its first steps: a held-out loss that was not read before them says nothing
     held_out = course.of("eval_loss")
-    still = not moved and (course.method == "grpo" or (len(held_out) >= 2 and held_out[0][0] <= points[1][0]))
+    readable = course.method == "grpo" or (len(held_out) >= 2 and held_out[0][0] <= points[1][0])
+    still = readable and not moved and gain > -error
     if not still:
         return Finding("plateau", message, 0.6, "warn", shown)
     message += ", and nothing else moved"
@@ -147,19 +151,35 @@ def plateau(course: Course) -> Finding | None:
     return Finding("plateau", message, 0.8, "stop" if stop else "warn", shown + course.newest("entropy"))
 
 
+def _declined(course: Course, first: Points, last: Points, error: float) -> Finding | None:
+    """A reward that ebbs away is no plateau. Prompts that come in an order may get harder: that proves nothing."""
+    if course.method != "grpo" or course.config.get("shuffle_dataset") is False:
+        return None
+    limits, start, now = course.limits, mean(first), mean(last)
+    error = max(error, reward_error(course, course.of("reward")) * math.sqrt(2 / len(last)))
+    limit = min(limits.declined * start, start - limits.declined_errors * error)
+    if now >= limit:
+        return None
+    message = f"the reward fell from {start:.3g} in the first third to {now:.3g} in the last"
+    shown = [evidence("reward", (last[-1][0], now), limit)]
+    return Finding("reward_collapse", message, 0.75, "warn", shown + course.newest("entropy", "frac_reward_zero_std"))
+
+
 def _moved(course: Course) -> bool:
     """Whether entropy, length of the answers or KL is elsewhere than in the first third, by a share that matters or by
-    more than chance; true where none is logged."""
+    more than chance, or the share of groups that score the same by more than chance; true where none is logged."""
     limits = course.limits
-    known = [p for name in ("entropy", "completions/mean_length", "kl") if len(p := course.of(name)) >= 3]
-    if not known:
+    wide = [p for name in ("entropy", "completions/mean_length", "kl") if len(p := course.of(name)) >= 3]
+    if not wide:
         return True
-    for points in known:
-        third = len(points) // 3
+    for points in [*wide, course.of("frac_reward_zero_std")]:
+        if (third := len(points) // 3) == 0:
+            continue
         first, last = points[:third], points[-third:]
         away = abs(mean(last) - mean(first))
         error = math.sqrt((pvariance([v for _, v in first]) + pvariance([v for _, v in last])) / third)
-        if away > limits.plateau_moved * abs(mean(first)) or (error > 0 and away > limits.plateau_moved_errors * error):
+        matters = points in wide and away > limits.plateau_moved * abs(mean(first))
+        if matters or (error > 0 and away > limits.plateau_moved_errors * error):
             return True
     return False
 

@@ -72,35 +72,51 @@ def _fell_by_far(course: Course) -> Finding | None:
 
 
 def _died(course: Course) -> Finding | None:
+    """The policy settled: groups whose completions differed at first have long scored the same, at a lower reward."""
     reward, same, limits = course.of("reward"), course.of("frac_reward_zero_std"), course.limits
     if len(reward) != len(same) or len(reward) < FIRST + limits.window:
         return None
-    start, dead = mean(reward[:FIRST]), 0
-    while dead < len(reward) - FIRST and same[-1 - dead][1] >= limits.same_all:
+    dead = 0
+    while dead < len(reward) - FIRST and same[-1 - dead][1] >= limits.same_most:
         dead += 1
-    if start <= limits.never_fires or dead < limits.window:
+    if dead < limits.window or mean(same[-dead:]) < limits.same_sure:
         return None
+    if mean(reward[:-dead]) <= limits.never_fires or mean(same[:FIRST]) >= limits.same_most:
+        return None  # there was little to lose
     # a policy that settled on one answer of few is right by chance, which may be more than half of what it was
     spread = max((value for _, value in course.of("reward_std")), default=0.5)
-    error = spread * math.sqrt((1 / FIRST + 1 / dead) / course.groups)
-    errors = looks(limits.died_errors, len(reward) / dead)
-    now, limit = mean(reward[-dead:]), max(limits.collapse_ratio * start, start - errors * error)
-    if now >= limit:
+    errors, now = looks(limits.died_errors, len(reward) / dead), mean(reward[-dead:])
+    for first in (FIRST, len(reward) - dead):  # it settled slowly, or at once
+        start = mean(reward[:first])
+        error = spread * math.sqrt((1 / first + 1 / dead) / course.groups)
+        limit = max(limits.collapse_ratio * start, start - errors * error)
+        if now < limit:
+            break
+    else:
         return None
     # how likely so many groups without a difference are, if they come as often as at the start
-    alike = min(1.0, max(0.5, (mean(same[:FIRST]) * FIRST * course.groups + 1) / (FIRST * course.groups + 2)))
-    surprise = -math.log(alike) * dead * course.groups
+    alike = max(0.5, (mean(same[:FIRST]) * FIRST * course.groups + 1) / (FIRST * course.groups + 2))
+    share = mean(same[-dead:])
+    surprise = _unlikely(share, alike) * dead * course.groups
     if surprise < limits.died_warn:
         return None
     message = (
-        f"the reward was {start:.2f} at first and is {now:.2f} now; for {dead} logs all completions of every prompt "
-        "have scored the same, so that it cannot come back"
+        f"the reward was {start:.2f} at first and is {now:.2f} now; for {dead} logs all completions of "
+        f"{share:.0%} of the prompts have scored the same, so that there is little to learn from"
     )
     shown = [evidence("reward", (reward[-1][0], now), limit), evidence("frac_reward_zero_std", same[-1], alike)]
     stop = surprise > limits.died_stop + math.log(len(reward))
     return Finding(
         "reward_collapse", message, 0.95 if stop else 0.85, "stop" if stop else "warn", shown + _beside(course)
     )
+
+
+def _unlikely(share: float, usual: float) -> float:
+    """-ln p per group, at least, of so great a share where it is `usual`: Chernoff's bound for a binomial."""
+    if share <= usual:
+        return 0.0
+    rest = (1 - share) * math.log((1 - share) / (1 - usual)) if share < 1 else 0.0
+    return share * math.log(share / usual) + rest
 
 
 def _beside(course: Course) -> list[MetricEvidence]:

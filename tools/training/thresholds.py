@@ -151,6 +151,11 @@ class Thresholds:
     metric says. The held-out loss is of the same rows each time and next to free of noise; it alone can end SFT or DPO
     as flat, as most of what a LoRA learns is learnt in its first steps, and drowns in the noise of batches."""
 
+    declined: float = 0.9
+    declined_errors: float = 3.0
+    """A reward that is lower in the last third than in the first by this share and by so many standard errors fell,
+    slowly."""
+
     stall_seconds: float = 60.0
     stall_steps: float = 20.0
     stall_gaps: float = 3.0
