@@ -17,7 +17,9 @@ __all__ = ["EXIT_NOTHING_LEFT", "register"]
 
 EXIT_NOTHING_LEFT = 3
 
-DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Dataset folder, or a JSONL or parquet file.")]
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Dataset folder, or a JSONL, JSON, parquet, csv or tsv file.")
+]
 TargetOption = Annotated[str, typer.Option(help="Benchmark: a name (`crew targets`) or a YAML file.")]
 
 
@@ -112,8 +114,9 @@ def _goal(to: str) -> Literal["sft", "dpo", "grpo"]:
 def _needs(data: Path) -> None:
     if not data.exists():
         raise InputError(
-            f"there is no dataset at {data}. Give a folder with a dataset card, or a JSONL/parquet file. A dataset of "
-            "the Hub is brought here by `crew data profile OWNER/NAME --full`, which says where its files are."
+            f"there is no dataset at {data}. Give a folder with a dataset card, or a JSONL, parquet or csv file. A "
+            "dataset of the Hub is brought here by `crew data profile OWNER/NAME --full`, which says where its files "
+            "are."
         )
 
 

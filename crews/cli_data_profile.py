@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def profile(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Dataset folder, a parquet or JSON file, or a Hub id OWNER/NAME.")
+        str, typer.Argument(metavar="DATA", help="Dataset folder, a parquet, JSON or csv file, or a Hub id OWNER/NAME.")
     ],
     target: Annotated[
         str | None, typer.Option(help="Count tokens with the base model of this benchmark (`crew targets`).")

@@ -39,6 +39,7 @@ SourcesOption = Annotated[
 ]
 DIRECTIONS = ("references", "cited_by", "both")
 SECTION_CHARS = 12_000
+LANGUAGE_MODEL = "language model"
 SHORTEST_LIMIT = 250  # of Hugging Face; Semantic Scholar and arXiv get 300
 
 
@@ -250,6 +251,7 @@ def recipes(
 
     from posttrain_crew.tools.literature.extraction.read import read_recipes
     from posttrain_crew.tools.literature.reading.reader import PaperReader
+    from posttrain_crew.tools.literature.services.base import SourceFailure
     from posttrain_crew.tools.literature.services.finder import PaperFinder
     from posttrain_crew.tools.literature.services.ids import parse_ids
     from posttrain_crew.tools.literature.shelf import text_failures
@@ -265,6 +267,8 @@ def recipes(
     document = PaperReader(services).read(ids.arxiv)
     failures = text_failures(document)
     told = read_recipes(document, None if llm is None else _completion(llm))
+    if told.llm_failure is not None:
+        failures.append(SourceFailure.of(LANGUAGE_MODEL, told.llm_failure))
     found, rejected, notes = told.recipes, told.rejected, [*document.notes, *told.notes]
     if json_output:
         echo_json(
@@ -295,11 +299,22 @@ def recipes(
 
 
 def _completion(model: str) -> Callable[[str], str]:
+    from posttrain_crew.errors import AgentError
     from posttrain_crew.settings import Settings
+    from posttrain_crew.tools.data.synthesis.chat import RefusedError
     from posttrain_crew.tools.data.synthesis.litellm_complete import LiteLLMComplete
 
-    ask = LiteLLMComplete(model, Settings())
-    return lambda prompt: ask([{"role": "user", "content": prompt}], temperature=0.0, max_tokens=8000, seed=0).text
+    ask = LiteLLMComplete(
+        model, Settings(), when_down="Check that it runs and that CREW_LLM_BASE_URL names its server, then ask again."
+    )
+
+    def complete(prompt: str) -> str:
+        try:
+            return ask([{"role": "user", "content": prompt}], temperature=0.0, max_tokens=8000, seed=0).text
+        except RefusedError as error:  # a paper that does not fit into its context, for example
+            raise AgentError(f"the model `{model}` refused to read it: {error}") from error
+
+    return complete
 
 
 def _rows(recipe: ExtractedRecipe) -> list[tuple[str, str, str, str]]:
@@ -406,9 +421,11 @@ def tell_failures(failures: Sequence[SourceFailure]) -> None:
     """To stderr: what the answer above lacks."""
     for failure in dict.fromkeys(failures):  # a walk meets the same one many times
         how = "an older answer was used" if failure.stale else "what it knows is missing above"
+        if failure.source == LANGUAGE_MODEL:
+            how = "what is shown was read by rules, without it"
         if failure.source.startswith("full text") and not failure.stale:
             how = "the next place that has the text was read" if " of " in failure.source else "no text is shown"
-        typer.echo(f"warning: {failure.source} failed ({failure.error}), {how}: {failure.message[:300]}", err=True)
+        typer.echo(f"warning: {failure.source} failed ({failure.error}), {how}: {failure.message[:600]}", err=True)
 
 
 def tell_long_query(query: str) -> None:

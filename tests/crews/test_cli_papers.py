@@ -182,3 +182,19 @@ def test_without_a_network_the_library_answers_and_says_that_it_is_alone(monkeyp
     done = CliRunner().invoke(app, ["papers", "search", "grpo"])
     assert done.exit_code == 0 and "2402.03300" in done.stdout and time.monotonic() - start < 20
     assert done.stderr.count("cannot be reached") == 3 and "only the library" in done.stderr
+
+
+def test_a_model_that_is_down_leaves_what_the_rules_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_rules = last("recipes", "2609.90001")["recipes"]
+    monkeypatch.setenv("CREW_LLM_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("CREW_LLM_API_KEY", "none")
+    monkeypatch.setattr("posttrain_crew.tools.services.llm_request._wait", lambda *_: 0.0)
+    told = last("recipes", "2609.90001", "--llm", "openai/none-such")
+    assert told["recipes"] == by_rules and told["complete"] is False
+    assert [failure["source"] for failure in told["failures"]] == ["language model"]
+    shown = papers("recipes", "2609.90001", "--llm", "openai/none-such")
+    assert shown.exit_code == 0 and "learning_rate" in shown.stdout
+    said = " ".join(shown.stderr.split())
+    assert "language model failed (ServiceUnavailableError), what is shown was read by rules, without it" in said
+    assert "CREW_LLM_BASE_URL" in said and "ask again" in said and "sampled" not in said
+    assert isinstance(failure("recipes", "2609.90001", "--llm", "no-provider"), InputError)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
-from posttrain_crew.tools.data.formats import Example, split_prompt
+from posttrain_crew.tools.data.formats import LABELS, Example, split_prompt
 from posttrain_crew.tools.data.quantities import Reading, read_text, stems
-from posttrain_crew.tools.data.text import STOP_WORDS
+from posttrain_crew.tools.data.text import STOP_WORDS, compatible, unmasked
 from posttrain_crew.tools.sources import BenchmarkItem
 
 __all__ = ["Compared", "item_text", "jaccard"]
@@ -20,8 +20,10 @@ SHORT_ANSWER = 4
 NAMED, NOT_NAMED = 0.8, 0.5
 """Share of the words of an item's answer in the row's from which it is the same, and up to which it is another."""
 
-
 _MAY_HAVE_CHOICES = re.compile(r"(?:^|\s)[(\[]?[B2][)\].:]", re.MULTILINE)
+_LABEL = re.compile(r"(?:^|(?<=\s))[(\[]?[^\W\d_a-zA-Z][)\].:]", re.MULTILINE)
+_OTHER_LABELS = re.compile(r"(?:^|\s)[(\[]?[\u0411\u0413\u0393\u0394][)\].:]", re.MULTILINE)
+"""Labels of an alphabet without B or C in their places: what looks like A and B there are other choices."""
 
 
 class Compared:
@@ -37,11 +39,16 @@ class Compared:
 
     @classmethod
     def of_row(cls, row: Example) -> Compared:
-        """A row of a dataset. Choices inside its text are taken out."""
-        question, choices = row.question, row.choices
-        if not choices and _MAY_HAVE_CHOICES.search(question):
-            question, choices = split_prompt(question)
-        return cls(read_text(question), choices, row.answer_text, row.raw_completion)
+        """A row of a dataset. Choices inside its text are taken out, also those with look-alikes as labels."""
+        question, choices, answer = row.question, row.choices, row.answer_text
+        if not choices:
+            question = _plain_labels(question)
+            if _MAY_HAVE_CHOICES.search(question):
+                question, choices = split_prompt(question)
+                label = unmasked(answer or "").strip()
+                if len(label) == 1 and label in LABELS[: len(choices)]:
+                    answer = choices[LABELS.index(label)]
+        return cls(read_text(question), choices, answer, row.raw_completion)
 
     @property
     def listed(self) -> Sequence[str]:
@@ -113,6 +120,16 @@ class Compared:
         if telling or not item.choices or not self.choices:
             return True
         return len(self.choices & item.choices) * 2 >= len(item.choices)
+
+
+def _plain_labels(question: str) -> str:
+    """The text with Latin labels of choices where they are letters that only look so."""
+    if question.isascii():
+        return question
+    question = compatible(question)
+    if _OTHER_LABELS.search(question):
+        return question
+    return _LABEL.sub(lambda found: unmasked(found[0]), question)
 
 
 def item_text(item: BenchmarkItem) -> Compared:

@@ -13,15 +13,17 @@ Five checks, the strictest first; a row counts under the first that it meets:
                      choices and the right answer agree, the more the words must
 
 Numbers are compared in one form, whatever their script, spelling, separators, notation or metric unit (quantities.py).
-TeX and HTML are taken off (markup.py). A templated benchmark has many rows that differ in their numbers only, and a row
-of the same template with other numbers is another question. Every check but `exact` and that of choices therefore asks
-first that the numbers agree (or, in a text much longer than the item, are contained); for items without numbers, an
-n-gram that three items share is a template and does not count. A question with another answer is another question, too
-(an entity swapped, the inverse asked), unless 13 words agree.
+TeX and HTML are taken off (markup.py), letters that look like Latin ones count as these (text.unmasked). A templated
+benchmark has many rows that differ in their numbers only, and a row of the same template with other numbers is another
+question. Every check but `exact` and that of choices therefore asks first that the numbers agree (or, in a text much
+longer than the item, are contained); for items without numbers, an n-gram that three items share is a template and does
+not count. A question with another answer is another question, too (an entity swapped, the inverse asked), unless 13
+words agree.
 
 Every text of a row is looked at: later turns, system prompts, rejected replies, columns that nobody trains on. What
 cannot be looked at (a broken line, a text that was cut, a row without any text) is `unchecked`, and a file with such a
-row does not pass. Left out: items translated into another language, and items reworded inside a long document.
+row does not pass. Left out: items translated into another language, items reworded inside a long document, and a power
+of ten that stands alone and lost its raised exponent in copying (`10-3 M`, which may be a difference).
 """
 
 from __future__ import annotations

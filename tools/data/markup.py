@@ -2,7 +2,8 @@
 
 Copies of a benchmark differ in this before anything else: `$3.2\\,\\mathrm{m/s^2}$`, `3.2 m/s<sup>2</sup>` and
 `3.2 m/s^2` are one text. Powers of ten are written out, whatever their notation (`1.5 \\times 10^{-3}`, `1.5e-3`,
-`0.0015`). What is not known stays as it is. Takes text in lower case (text.folded).
+`0.0015`), and also where the copy of a page lost the raised place of the exponent (`1.5×10-3`). What is not known stays
+as it is. Takes text in lower case.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import html
 import re
 from decimal import Decimal
 
+from posttrain_crew.tools.data.text import unmasked
+
 __all__ = ["unmarked", "written_out"]
 
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});?")
 _BREAKS = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|td|th|table|h[1-6])\b[^<>]{0,200}>")
 _RAISED = re.compile(r"<sup\b[^<>]{0,200}>")
 _INLINE = re.compile(r"</?(?:b|i|u|em|strong|sub|sup|span|small|font|code|tt|a|q|mark|var)\b[^<>]{0,200}>")
@@ -33,7 +37,9 @@ _SIGNED = r"\s*(?:\^|\*\*)\s*[({]?\s*([+-]?\d{1,3})(?!\d|\.\d)\s*[)}]?"
 _POWER_OF_TEN = re.compile(rf"(?<![\w.])(-?\d+(?:\.\d+)?)\s*(?:x|×|\*|·|⋅|∙)\s*10{_SIGNED}")
 _TEN = re.compile(rf"(?<![\w.])10{_SIGNED}")
 _SHORT = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?)e([+-]?\d{1,3})(?!\w|\.\d)")
-_MAY_HAVE_POWER = re.compile(r"10\s*(?:\^|\*\*)|\de[+-]?\d")
+_LOST_PLACE = re.compile(r"(?<![\w.-])([1-9](?:\.\d+)?)\s*[x×·⋅∙]\s*10([-–]?[1-9]\d?)(?!\d|\.\d|[-–]\d)")
+"""`3×108` with a first number as powers of ten have it. A product of the kind is read the same in item and row."""
+_MAY_HAVE_POWER = re.compile(r"10\s*(?:\^|\*\*)|\de[+-]?\d|[x×·⋅∙]\s*10[-–]?[1-9]")
 
 
 def unmarked(plain: str) -> str:
@@ -41,7 +47,7 @@ def unmarked(plain: str) -> str:
     if _MARKUP.search(plain) is None:
         return plain
     if "&" in plain:
-        plain = html.unescape(plain).replace("\u00a0", " ")
+        plain = _ENTITY.sub(lambda found: unmasked(html.unescape(found[0])).lower(), plain)
     if "<" in plain:
         plain = _INLINE.sub("", _RAISED.sub("^", _BREAKS.sub(" ", plain)))
     if "\\" in plain or "~" in plain:
@@ -52,11 +58,12 @@ def unmarked(plain: str) -> str:
 
 
 def written_out(plain: str) -> str:
-    """The text with its powers of ten as plain decimals: `3 x 10^8` and `3e8` become `300000000`."""
+    """The text with its powers of ten as plain decimals: `3 x 10^8`, `3×108` and `3e8` become `300000000`."""
     if _MAY_HAVE_POWER.search(plain) is None:
         return plain
     plain = _POWER_OF_TEN.sub(lambda found: _decimal(found[0], found[1], found[2]), plain)
     plain = _TEN.sub(lambda found: _decimal(found[0], "1", found[1]), plain)
+    plain = _LOST_PLACE.sub(lambda found: _decimal(found[0], found[1], found[2].replace("–", "-")), plain)
     return _SHORT.sub(lambda found: _decimal(found[0], found[1], found[2]), plain)
 
 

@@ -5,8 +5,9 @@ For measuring what the contamination check finds and what it accuses wrongly, on
 frames of questions. Same items and seed, same rows.
 
 Kinds that must be found: exact, reordered_choices, reworded, arabic_digits, devanagari_digits, fullwidth_digits,
-spelled_numbers, thousands_separators, other_units, tex, html, powers_of_ten. Kinds that must not: other_numbers (the
-same template with other numbers).
+spelled_numbers, thousands_separators, other_units, tex, html, powers_of_ten, lost_superscripts, cyrillic_letters,
+greek_letters, styled_letters, invisible_marks. Kinds that must not: other_numbers (the same template with other
+numbers).
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ __all__ = ["DISGUISES", "LETTERS", "dressed", "other_numbers", "plant", "reorder
 LETTERS = "ABCDEFGHIJ"
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\d|[^\W\d_]{1,8}\d)")
 _UNIT_POWER = re.compile(r"(?<=/)(s|m|cm)(2|3)\b")
+
+_CYRILLIC = str.maketrans("aceijopsxyABCEHIJKMOPSTXY", "асеіјорѕхуАВСЕНІЈКМОРЅТХУ")
+_GREEK = str.maketrans("aoivupkABEHIKMNOPTXYZ", "αοινυρκΑΒΕΗΙΚΜΝΟΡΤΧΥΖ")
+_STYLES = (0xFF21, 0x1D400, 0x1D5D4, 0x1D670, 0x24B6)
+"""Where capital A stands in full width, bold, bold without serifs, of one width, in circles; the others follow."""
+_MARKS = "\u00ad\u200b\u200c\u2060\ufeff\u034f\u061c\u180e\u202c\u2063\U000e0061"
 
 # fmt: off
 _SYNONYMS = {
@@ -218,6 +225,58 @@ def _powers_of_ten(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | N
     return None if question == item.question else replace(item, question=question)
 
 
+def _lost_superscripts(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | None:
+    """Numbers of two digits or more as powers of ten out of a printed page: `48` as `4.8 × 101`, `0.12` as `1.2×10-1`.
+
+    Raised digits stand in line after copying; the benchmark itself has them raised in `m/s^2`, or not, as it likes.
+    """
+    forms = ("{} × 10{}", "{}×10{}", "{}·10{}")
+
+    def written(found: re.Match[str]) -> str:
+        mantissa, _, exponent = f"{Decimal(found[0]):.12e}".partition("e")
+        return rng.choice(forms).format(mantissa.rstrip("0").rstrip("."), int(exponent)) if int(exponent) else found[0]
+
+    question = _NUMBER.sub(written, item.question)
+    return None if question == item.question else replace(item, question=question)
+
+
+def _letters(item: BenchmarkItem, change: Callable[[str], str]) -> BenchmarkItem | None:
+    """The item with letters of question and choices changed, one by one; None where none changes."""
+    question, *choices = ("".join(map(change, text)) for text in (item.question, *item.choices))
+    return None if question == item.question else replace(item, question=question, choices=tuple(choices))
+
+
+def _look_alikes(table: dict[int, int]) -> Disguise:
+    """A share of the letters, a tenth to all, as letters of another script that look the same."""
+
+    def disguise(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | None:
+        share = rng.choice((0.1, 0.5, 1.0))
+        return _letters(item, lambda letter: letter.translate(table) if rng.random() < share else letter)
+
+    return disguise
+
+
+def _styled(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | None:
+    """Letters in full width, as mathematical letters or in circles."""
+    capital = rng.choice(_STYLES)
+
+    def change(letter: str) -> str:
+        if not (letter.isascii() and letter.isalpha()):
+            return letter
+        small = 0x20 if capital == 0xFF21 else 26
+        return chr(capital + ord(letter.upper()) - ord("A") + (small if letter.islower() else 0))
+
+    return _letters(item, change)
+
+
+def _with_marks(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | None:
+    """Marks without width between the letters, and a stroke or a dot put upon some."""
+    marks = (*_MARKS, "\u0336", "\u0307")
+    return _letters(
+        item, lambda letter: letter + rng.choice(marks) if letter.isalpha() and rng.random() < 0.3 else letter
+    )
+
+
 def other_numbers(item: BenchmarkItem, rng: random.Random) -> BenchmarkItem | None:
     """The same template with other numbers: another question. None where there are no numbers."""
     # far enough that the row is not by chance the next item of a templated benchmark
@@ -242,6 +301,11 @@ DISGUISES: dict[str, Disguise] = {
     "tex": _in_tex,
     "html": _in_html,
     "powers_of_ten": _powers_of_ten,
+    "lost_superscripts": _lost_superscripts,
+    "cyrillic_letters": _look_alikes(_CYRILLIC),
+    "greek_letters": _look_alikes(_GREEK),
+    "styled_letters": _styled,
+    "invisible_marks": _with_marks,
 }
 
 

@@ -1,7 +1,8 @@
 """A text as the contamination check reads it: its words with every number in one form, and the numbers themselves.
 
 `Forty-two`, `４２`, `٤٢` and `42.0` are the same word, so are `12,000`, `12 000` and `12'000`, `1.5e-3`, `1.5 x 10^-3`
-and `0.0015`, and `kilograms` after a number is `kg`; TeX and HTML are taken off (markup.py). Values are kept in three
+and `0.0015`, and `kilograms` after a number is `kg`; TeX and HTML are taken off (markup.py), and letters that look like
+Latin ones are Latin (text.unmasked). Values are kept in three
 ways, because a text in other words may spell a number or change its unit:
 
     digits   written with digits
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from posttrain_crew.tools.data.markup import unmarked, written_out
-from posttrain_crew.tools.data.text import STOP_WORDS, folded
+from posttrain_crew.tools.data.text import STOP_WORDS, unmasked
 
 __all__ = ["NumberKey", "Reading", "read_text", "stems"]
 
@@ -32,7 +33,9 @@ _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d|[.,]\d{3})")
 _DOTTED = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{3}){2,}(?![\d.])")
 _DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d{1,2}\s?[a-z%°])")
 _POWER = re.compile(r"(?<=[a-z])\^\{?[+-]?(\d+)\}?")
-_JOINT = re.compile(r"\d[,'_. ]\d|\^")
+_LOST_POWER = re.compile(r"(?<![a-z])(mol|cm|dm|mm|nm|km|kg|hz|ms|ml)-([1-4])(?![\w.-])")
+"""`mol-1`: a power that lost its raised place. Units of one letter stay: `k-1` is a number less than k."""
+_JOINT = re.compile(r"\d[,'_. ]\d|\^|[lmgzs]-\d")
 _DIGIT = re.compile(r"\d")
 
 _ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
@@ -120,7 +123,7 @@ class Reading:
 
 def read_text(text: str) -> Reading:
     """Words and numbers of a text."""
-    plain = unmarked(folded(text))
+    plain = unmarked(unmasked(text).lower())
     digits: NumberKey = ()
     spelled: list[str] = []
     if _DIGIT.search(plain) is not None:
@@ -168,7 +171,7 @@ def _digits_joined(plain: str) -> str:
     plain = _GROUPED.sub("", plain)
     plain = _SPACED.sub(lambda run: run[0].replace(" ", ""), plain)
     plain = _DOTTED.sub(lambda run: run[0].replace(".", ""), plain)
-    return _POWER.sub(r"\1", _DECIMAL_COMMA.sub(".", plain))
+    return _LOST_POWER.sub(r"\1\2", _POWER.sub(r"\1", _DECIMAL_COMMA.sub(".", plain)))
 
 
 _RUN = re.compile(

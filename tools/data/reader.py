@@ -1,4 +1,5 @@
-"""Reading candidate datasets: a folder with a card and parquet, jsonl or json files, as the Hub has them.
+"""Reading candidate datasets: a folder with a card and parquet, jsonl or json files, as the Hub has them, or tables
+(csv, tsv, plain or packed), whose values all stay text (tables.py).
 
 Everything read here is data. Nothing is executed (no dataset script, no pickle), a text is cut at MAX_FIELD_CHARS, a
 line at MAX_LINE_BYTES, and rows come one by one or in small batches, so that a hostile or huge file costs bounded
@@ -22,6 +23,7 @@ from posttrain_crew.errors import DatasetError
 from posttrain_crew.target import Target
 from posttrain_crew.tools.data.parquet import parquet_rows
 from posttrain_crew.tools.data.parquet_layout import MAX_COLUMNS, broken_file, layout
+from posttrain_crew.tools.data.tables import TABLE_SUFFIXES, table_rows
 from posttrain_crew.tools.sources import builtin_source, candidate_folders
 
 __all__ = [
@@ -44,6 +46,7 @@ MAX_JSON_BYTES = 64 * 2**20
 MAX_CARD_BYTES = 2**20
 MAX_DEPTH = 12
 SUFFIXES = (".parquet", ".jsonl", ".json")
+"""Of the files that a folder is read from; where it has none of them, its tables (TABLE_SUFFIXES) are."""
 FETCH_FILE = "fetch.json"
 """What hub/fetch.py says of a dataset that it brought, in the dataset's folder."""
 _NO_DATA = frozenset({FETCH_FILE, "dataset_infos.json"})
@@ -172,32 +175,37 @@ def find_dataset(datasets: list[Dataset], name: str) -> Dataset:
 def open_dataset(place: Path, name: str | None = None) -> Dataset:
     """A folder (data files in it or in its `data` folder) or a single file.
 
+    A table that lies beside other data files is none of the data: it is their index or their scores.
+
     Raises:
         DatasetError: nothing readable is there.
     """
     if place.is_file():
-        if place.suffix not in SUFFIXES:
-            raise DatasetError(f"{place} is no dataset file: crew reads {', '.join(SUFFIXES)}. Convert it first.")
+        if not place.name.endswith((*SUFFIXES, *TABLE_SUFFIXES)):
+            raise DatasetError(
+                f"{place} is no dataset file: crew reads {', '.join((*SUFFIXES, *TABLE_SUFFIXES))}. Convert it first."
+            )
         return Dataset(name or place.name, place.parent, (place,), Card("", None, None, ()))
     if not place.is_dir():
         raise DatasetError(f"there is no dataset at {place}: give a folder with data files, or one such file.")
     home = place.resolve()
-    files = tuple(
+    found = tuple(
         path
         for folder in (place / "data", place)
         if folder.is_dir()
         for path in sorted(folder.iterdir())
         # a link out of the folder could show any file of this machine to an agent
-        if path.suffix in SUFFIXES
+        if path.name.endswith((*SUFFIXES, *TABLE_SUFFIXES))
         and path.name not in _NO_DATA
         and path.is_file()
         and path.resolve().is_relative_to(home)
     )
-    if not files:
+    if not found:
         raise DatasetError(
-            f"{place} holds no data file ({', '.join(SUFFIXES)}), neither itself nor in `data/`. "
-            "Other formats (csv, arrow, scripts) are not read: convert them to parquet."
+            f"{place} holds no data file ({', '.join((*SUFFIXES, *TABLE_SUFFIXES))}), neither itself nor in `data/`. "
+            "Other formats (arrow, scripts) are not read: convert them to parquet."
         )
+    files = tuple(path for path in found if path.suffix in SUFFIXES) or found
     return Dataset(name or place.name, place, files, _card(place / "README.md"))
 
 
@@ -250,6 +258,8 @@ def _rows_of(path: Path) -> Iterator[RawRow | None]:
         yield from _parquet_rows(path)
     elif path.suffix == ".jsonl":
         yield from _jsonl_rows(path)
+    elif path.name.endswith(TABLE_SUFFIXES):
+        yield from (_row(row, path) for row in table_rows(path))
     else:
         yield from _json_rows(path)
 

@@ -137,7 +137,7 @@ def test_bombs_and_damage_are_refused(make_fetcher: MakeFetcher) -> None:
         ({"train.csv": "question,answer\nWer fährt?,Müller\n".encode("latin-1")}, "no UTF-8 text .byte 0xe4"),
         ({"train.csv": "question,answer\nWho?,me\n".encode("utf-16")}, "no UTF-8 text"),
         ({"train.csv": b"question,answer,question\na,b,c\n"}, "names question more than once"),
-        ({"train.csv": b'question,answer\n"never closed,b\nc,d\n'}, "cannot be unpacked: Error: unexpected end"),
+        ({"train.csv": b'question,answer\n"never closed,b\nc,d\n'}, "cannot be read: Error: unexpected end"),
         ({"train.json": json.dumps([{"text": "café"}], ensure_ascii=False).encode("latin-1")}, "UnicodeDecodeError"),
         ({"train.json": b'{"test": [{"a": 1}], "dev": [{"a": 2}]}'}, "several lists of objects .test, dev."),
         ({"train.jsonl": wide}, "1500 columns"),

@@ -29,6 +29,7 @@ from posttrain_crew.tools.data.profile.sampled import answer_positions, formats,
 from posttrain_crew.tools.data.profile.sampling import RowSample
 from posttrain_crew.tools.data.profile.warn import warnings_of
 from posttrain_crew.tools.data.reader import Dataset, RawRow, open_dataset
+from posttrain_crew.tools.data.tables import TABLE_SUFFIXES, table_rows
 
 __all__ = ["Options", "Profiler", "Subject", "blocks_of_rows", "profile_dataset", "profile_path"]
 
@@ -194,4 +195,9 @@ def blocks_of_rows(rows: Iterator[RawRow | None], pick: Pick) -> Iterator[Block]
 def _blocks(dataset: Dataset, pick: Pick) -> Iterator[Block]:
     schema = Schema()
     for path in dataset.files:
-        yield from parquet_blocks(path, pick) if path.suffix == ".parquet" else json_blocks(path, pick, schema)
+        if path.suffix == ".parquet":
+            yield from parquet_blocks(path, pick)
+        elif path.name.endswith(TABLE_SUFFIXES):
+            yield from row_blocks(table_rows(path), pick, schema)
+        else:
+            yield from json_blocks(path, pick, schema)

@@ -20,21 +20,31 @@ class LiteLLMComplete:
     Args:
         model: a litellm model name such as `openai/gpt-5` or `ollama/qwen3`.
         settings: address, key and prices.
+        when_down: what is told when the model does not answer: what is kept, and what to do.
 
     Raises:
         InputError: the name is empty, or `playbook`, which writes nothing.
     """
 
-    def __init__(self, model: str, settings: Settings, *, timeout_s: float = 600.0, retry_wait_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: str,
+        settings: Settings,
+        *,
+        timeout_s: float = 600.0,
+        retry_wait_s: float = 1.0,
+        when_down: str = "What was sampled is kept; the same command goes on.",
+    ) -> None:
         if not model.strip() or model == "playbook":
             raise InputError(
-                f"{model!r} is no language model that could write rows. Name one as litellm does, for example "
+                f"{model!r} is no language model that could write or read text. Name one as litellm does, for example "
                 "`openai/gpt-5` or `ollama/qwen3`; CREW_LLM_BASE_URL and CREW_LLM_API_KEY say where it is."
             )
         self.model = model
         self._settings = settings
         self._timeout_s = timeout_s
         self._retry_wait_s = retry_wait_s
+        self._when_down = when_down
 
     @property
     def address(self) -> str:
@@ -85,8 +95,8 @@ class LiteLLMComplete:
             ) from error
         except Exception as error:
             raise ServiceUnavailableError(
-                f"the model `{self.model}` did not answer in {ATTEMPTS} attempts: {self._told(error)} What was "
-                "sampled is kept; the same command goes on.",
+                f"the model `{self.model}` did not answer in {ATTEMPTS} attempts: {self._told(error)} "
+                f"{self._when_down}",
                 service="llm",
             ) from error
 

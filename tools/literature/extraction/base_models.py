@@ -50,8 +50,10 @@ _OFFICE = re.compile(
     r"|preference models?|classifiers?|simulators?)\b",
     re.IGNORECASE,
 )
+# "Qwen3-8B with unit tests as the reward": the tests are it, not the model
 _OFFICE_BEHIND = re.compile(
-    r"^[^,;.]{0,30}?\b(?:as|is|was|acts|serves|served|being)\b[^,;.]{0,30}?\b(?:teacher|judge|grader|annotator"
+    r"^(?!\s?(?:with|by|using) [^,;.]{0,30}? as (?:an? |the |our )?rewards?\b(?! model))"
+    r"[^,;.]{0,30}?\b(?:as|is|was|acts|serves|served|being)\b[^,;.]{0,30}?\b(?:teacher|judge|grader|annotator"
     r"|reward|verifier|critic"
     r"|generator|labell?er|rater|sampler)"
     r"|^\s?(?:\([^)]{0,30}\)\s?)?(?:generates|writes|grades|judges|scores|labels|annotates|translates|rewrites"

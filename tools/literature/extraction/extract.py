@@ -70,6 +70,7 @@ _SAMPLED_FROM = re.compile(
 _SHARED = re.compile(r"\b(?:common|shared|both|all|value|setting)s?\b", re.IGNORECASE)
 _MOST_EVIDENCE = 4000
 _MOST_MODELS = 6
+_USED_BY = re.compile(r"^(?:[Tt]he |[Oo]ur )?[A-Z]{2,5} (?:stage |step )?(?:uses|used|takes|employs)\b")
 
 
 @dataclass(frozen=True)
@@ -339,6 +340,10 @@ def _datasets(
 
 def _part_on(name: str, sentence: str) -> str:
     """The part of a sentence that speaks of a dataset: between commas where that names a method of its own."""
+    # "SFT uses A and DPO uses B"
+    part = next((part for part in re.split(r"[,;]\s|\s(?:and|while|whereas)\s", sentence) if name in part), "")
+    if _USED_BY.search(part) and 2 in methods_in(part.replace(name, " ")).values():
+        return part
     for separator in (r"[,;]\s(?:and )?", r";\s"):
         part = next((part for part in re.split(separator, sentence) if name in part), "")
         if part and (separator.startswith(";") or 2 in methods_in(part.replace(name, " ")).values()):

@@ -95,7 +95,7 @@ _GPU = (
 _MACHINE = re.compile(rf"(?:(?P<count>\d{{1,5}})\s*[×x]?\s*|(?<!\w))(?:NVIDIA )?{_GPU}", re.IGNORECASE)
 _MACHINE_TIMES = re.compile(rf"(?:NVIDIA )?{_GPU}\s*[×x]\s*(?P<count>\d{{1,5}})", re.IGNORECASE)
 _GPUS_ONLY = re.compile(r"(?<![\d.e-])(?P<count>\d{1,5}) GPUs?\b")
-_TIME = re.compile(r"(?<![\w.])(?P<time>\d+(?:\.\d+)?)[ -](?P<unit>hours?|hrs?|h|minutes?|days?)\b", re.IGNORECASE)
+_TIME = re.compile(r"(?<![\w.])(?P<time>\d+(?:\.\d+)?)[ -]?(?P<unit>hours?|hrs?|h|minutes?|days?)\b", re.IGNORECASE)
 _TOTALS = re.compile(r"together|total|altogether|budget|all experiments|this paper|\boverall\b", re.IGNORECASE)
 _NODES = re.compile(
     r"(?<![\d.])(?P<nodes>\d{1,4}) (?:\w+ )?(?:nodes|machines|servers|hosts)\b[^.;\d]{0,30}?(?:\bwith|\bof"
@@ -200,7 +200,7 @@ def machine(sentence: str) -> MachineRead | None:
     if (
         gpu is None
         and count is None
-        and (hours is None or not re.search(r"\b(?:run|train|took|takes|round)", sentence))
+        and (hours is None or not re.search(r"\b(?:run|train|took|takes|round)", sentence, re.IGNORECASE))
     ):
         return None
     return MachineRead(gpu, count, hours)

@@ -1,4 +1,5 @@
-"""Datasets that a paper names as its own data: by their Hub ids, in running text, links and footnotes."""
+"""Datasets that a paper names as its own data: by their Hub ids, in running text, links and footnotes, and by names
+that nothing but a dataset has."""
 
 from __future__ import annotations
 
@@ -57,6 +58,17 @@ _CORPUS = re.compile(
     r"|is)\b[^.;]{0,20}?"
     r"\bfrom (?:the )?(?P<name>[^.;,]{3,80}?) (?:of|by) (?=[A-Z])"
 )
+_SET_NAME = re.compile(
+    r"(?<![\w/.-])(?:[A-Z][A-Za-z0-9]{0,30}(?:[-_][A-Za-z0-9.]{1,20}){0,4}[-_]\d{1,4}[kK]"
+    r"|(?:UltraFeedback|UltraChat|OpenHermes|OpenOrca|SlimOrca|OpenThoughts|NuminaMath|MetaMathQA|HelpSteer|WildChat"
+    r"|DAPO-Math|OpenR1-Math)(?:[-_ ]?\d(?:\.\d)?(?!\d))?(?:-[A-Z][A-Za-z]{1,12})?)(?![\w/-])"
+)
+"""A data set by its name alone: with its size behind it, or one that many papers use."""
+_TRAINED_ON = re.compile(
+    r"\b(?:train(?:s|ed|ing)?|fine-?tun(?:es?|ed|ing)|tun(?:es?|ed|ing)|SFT|DPO|GRPO|PPO|KTO|RL)\b(?:[^.;:]|\.(?=\d)){0,80}?"
+    r"\b(?:on|uses?|used|using|from)\b(?:[^.;:]|\.(?=\d)){0,60}$",
+    re.IGNORECASE,
+)
 _MOST_EVIDENCE = 4000
 
 
@@ -70,8 +82,14 @@ def named_datasets(document: Document) -> list[DatasetNamed]:
 
 def datasets_said(document: Document, sentences: Sequence[Said]) -> Iterator[tuple[DatasetNamed, Said]]:
     """Every mention of such a dataset with its sentence; a footnote is judged by what it hangs on as well."""
+    known = {
+        hub_id.rsplit("/", 1)[-1].lower() for one in sentences if "/" in one.plain for hub_id in hub_ids(one.plain)
+    }
     for one in sentences:
         evidence = Evidence(section=one.section.id, kind="sentence", text=one.raw[:_MOST_EVIDENCE])
+        for name in _names(one):
+            if name.lower() not in known:
+                yield DatasetNamed(name=name, evidence=evidence), one
         for hub_id in _ids(one):
             yield DatasetNamed(name=hub_id, hub_id=hub_id, evidence=evidence), one
         match = _CORPUS.search(one.plain)
@@ -93,6 +111,15 @@ def kind_of_data(text: str) -> frozenset[TrainingMethod]:
     elif _PROMPTS.search(text) and not _ONE_SET.search(text):
         found |= {"grpo", "ppo", "rloo"}
     return frozenset(found)
+
+
+def _names(one: Said) -> Iterator[str]:
+    """Data sets that a sentence on the paper's own training names without an owner."""
+    if not one.own or one.cited or _NOT_TRAINED_ON.search(one.plain):
+        return
+    for match in _SET_NAME.finditer(one.raw):
+        if not is_model(match[0]) and _TRAINED_ON.search(one.raw[max(match.start() - 200, 0) : match.start()]):
+            yield match[0]
 
 
 def _ids(one: Said) -> Iterator[str]:

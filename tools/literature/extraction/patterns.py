@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from posttrain_crew.tools.literature.extraction.recipe import HyperValue
 
-__all__ = ["WORDS_OF", "Hyper", "HyperSpec", "label_spec", "read_cell", "read_prose"]
+__all__ = ["WORDS_OF", "Hyper", "HyperSpec", "in_words", "label_spec", "read_cell", "read_prose"]
 
 # all repeats are bounded, and a number is only read from its first digit: a hostile text must not make this slow
 _N = r"(?<![\d.])(?P<v>\d{1,12}(?:\.\d{1,12})?(?:e-?\d{1,3})?)(?!\d)"
@@ -89,7 +89,7 @@ SPECS: tuple[HyperSpec, ...] = (
     ),
     HyperSpec(
         "learning_rate",
-        r"learning[- ]rate|^(?:peak |max |initial )?lr\b|step size",
+        r"learning[- ]rate|^(?:(?:peak|max|initial|base|actor|policy) )?lr\b|step size",
         (
             rf"(?:learning[- ]rate|\blr\b|step size){_LINK}{_N}",
             rf"{_N} (?:peak |constant |initial )?learning[- ]rate",
@@ -133,9 +133,11 @@ SPECS: tuple[HyperSpec, ...] = (
     ),
     HyperSpec(
         "effective_batch_size",
-        r"batch|^g?bs$|^bsz$|prompts (?:per|in|a) (?:step|update)|(?:questions|sequences|samples) per (?:step|update)",
+        r"^(?!.*ppo mini).*batch|^g?bs$|^bsz$|prompts (?:per|in|a) (?:step|update)|"
+        r"(?:questions|sequences|samples) per (?:step|update)",
         (
-            rf"\bbatch(?:es)?(?:[- ]sizes?)?(?: of)?{_LINK}{_N}(?! (?:per|on|for) )"
+            rf"\bbatch(?:es)?(?:[- ]sizes?)?(?: of)?{_LINK}{_N}(?! (?:per|on (?:each|every|a|an|1)) )"
+            r"(?! for (?!SFT|DPO|GRPO|PPO|KTO|RL\b|all\b|both\b|training|fine-?tun|\d))"
             r"(?! (?:were |are |and )?accumulat)(?!\s?[kKM]?[ -]tokens)",
             rf"{_N} (?P<what>prompts|questions|sequences|examples|samples|pairs|problems|conversations|queries"
             rf"|dialogues)"
@@ -170,6 +172,8 @@ SPECS: tuple[HyperSpec, ...] = (
             rf"|samples) (?:each|per prompt)",
             rf"{_N} (?:rollouts|completions|responses|outputs|generations|samples) each\b",
             rf"group(?:s)?(?: size)?(?: G)?{_LINK}{_N}",
+            rf"\bnum(?:ber of)? (?:generations|rollouts|completions|responses)"
+            rf"(?: (?:per|for each) (?:prompt|question|problem|query))?{_LINK}{_N}",
             rf"\bG ?= ?{_N}",
         ),
         2, 4096, True, "completions",
@@ -191,6 +195,7 @@ SPECS: tuple[HyperSpec, ...] = (
             rf"|were )?(?:cut|cap(?:ped)?|truncated"
             rf"|limited|bounded)(?: off)? (?:at|to|after|by) {_N}{_TOKENS}",
             rf"(?:up to|at most) {_N}\s?(?P<k>k\b)? (?:new|completion|response|output) tokens",
+            rf"\bmax\w*\.? (?:number of )?(?:new|generated|response|output) tokens{_LINK}{_N}{_TOKENS}",
         ),
         8, 1e6, True, "tokens",
     ),
@@ -203,6 +208,8 @@ SPECS: tuple[HyperSpec, ...] = (
             rf"(?:sequences?|examples?|conversations?|inputs?) (?:are |were )?(?:cut|truncated|packed"
             rf"|limited)(?: (?:at|to|after|off))+ {_N}{_TOKENS}",
             rf"(?:sequences?|examples?|conversations?) of (?:at most|up to) {_N}{_TOKENS}",
+            rf"truncat\w* (?:all )?(?:sequences|examples|conversations|inputs) (?:longer than|exceeding|beyond|above)"
+            rf" {_N}{_TOKENS}",
             rf"(?:at most|up to) {_N}\s?(?P<k>k\b)? tokens per (?:sequence|example|conversation)",
             rf"\bcontext (?:of )?{_N}\s?(?P<k>k\b)?[- ]?tokens",
             rf"(?:^|\band |\bare |\bwere |\bwe |, )truncat\w* (?:at|to|after) {_N}\s?(?P<k>k\b)?[- ]?tokens",
@@ -290,6 +297,7 @@ _BETAS = re.compile(
 )
 _ADAPTERS = re.compile(r"LoRA|adapter|low-rank", re.IGNORECASE)
 _UNITS = re.compile(r"\((?P<unit>[^()]*)\)")
+_ARGUMENT = re.compile(r"(?<=[a-z])_(?=[a-z])", re.IGNORECASE)
 _SCALE = re.compile(r"^[×x*]?\s*1e(-?\d+)$")
 _CELL_NUMBER = re.compile(
     r"^[~≈]?\s*(?P<v>\d+(?:\.\d+)?(?:e-?\d+)?)\s*(?P<u>%|k|tokens|steps|epochs?|prompts|sequences|samples"
@@ -300,7 +308,7 @@ _CELL_NUMBER = re.compile(
 
 def label_spec(label: str) -> HyperSpec | None:
     """What a row or column of a table of settings is about, or None. The label went through `plain`."""
-    bare = " ".join(_UNITS.sub(" ", label).split()).strip(" :")
+    bare = " ".join(_UNITS.sub(" ", in_words(label)).split()).strip(" :")
     if not bare or len(bare) > 70:
         return None
     return next((spec for spec, pattern in _LABELS if pattern.search(bare)), None)
@@ -311,7 +319,7 @@ def read_cell(label: str, cell: str) -> list[Hyper]:
     spec = label_spec(label)
     if spec is None:
         return []
-    label, cell = plain_lower(label), cell.strip()
+    label, cell = in_words(label).lower(), cell.strip()
     if re.search(r"β_?1\b.*β_?2|betas", label):
         pair = re.findall(r"\d\.\d+", cell)
         if len(pair) == 2:
@@ -336,14 +344,15 @@ def read_cell(label: str, cell: str) -> list[Hyper]:
     return _checked(spec, value, share and (unit == "%" or any("%" in one for one in units)), "ratio" in label)
 
 
-def plain_lower(text: str) -> str:
-    """Lower case, for labels."""
-    return text.lower()
+def in_words(text: str) -> str:
+    """Names of a trainer's arguments as words, of the same length: `learning_rate` as `learning rate`, not `β_1`."""
+    return _ARGUMENT.sub(" ", text)
 
 
 @lru_cache(maxsize=8192)
 def read_prose(sentence: str) -> tuple[Hyper, ...]:
     """All settings of one sentence that went through `plain`. A number is read once, by the first name that fits."""
+    sentence = in_words(sentence)
     found: list[Hyper] = []
     taken: list[tuple[int, int]] = []
     for match in _BETAS.finditer(sentence):
@@ -426,7 +435,7 @@ WORDS_OF: dict[str, str] = {
     r"|contains)",
     "per_device_train_batch_size": r"per[- ](?:device|gpu|card)|micro|on each|batch",
     "max_completion_length": r"completion|response|output|generat|rollout|answer|tokens",
-    "max_length": r"length|tokens|context|window|cut|truncat",
+    "max_length": r"length|\blen\b|tokens|context|window|cut|truncat",
     "lora_dropout": r"dropout",
     "num_generations": r"group|solutions|trajectories|attempts|rollouts|samples|completions|generations"
     r"|responses|outputs|answers|candidates|\bG\b",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from posttrain_crew.tools.literature.extraction.labels import legend, unfolded
 from posttrain_crew.tools.literature.extraction.mentions import machine, named_in
-from posttrain_crew.tools.literature.extraction.patterns import WORDS_OF, read_prose
+from posttrain_crew.tools.literature.extraction.patterns import WORDS_OF, in_words, read_prose
 from posttrain_crew.tools.literature.extraction.recipe import (
     FIELDS,
     Compute,
@@ -215,7 +215,7 @@ def _against_setting(judge: _Judge, name: str, stated: Stated) -> str | None:
     if reason := _place(judge, stated.evidence):
         return reason
     stated = stated.model_copy(update={"evidence": _unfolded(judge, stated.evidence)})
-    around = _context(stated.evidence)
+    around = in_words(_context(stated.evidence))
     if not re.search(WORDS_OF[name], around, re.IGNORECASE):
         return f"the cited text does not speak of {name}: {stated.evidence.text[:80]!r}"
     value = stated.value
