@@ -27,6 +27,7 @@ from posttrain_crew.crews import (
     cli_run,
     cli_setup,
     cli_tools,
+    cli_train,
     cli_watch,
 )
 from posttrain_crew.crews.cli_common import EXIT_CODES, crash, echo_json, fail
@@ -103,7 +104,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _module in (
-    cli_run, cli_watch, cli_setup, cli_tools, cli_papers, cli_data, cli_plan, cli_diagnose, cli_jobs, cli_push, cli_gpu,
+    cli_run, cli_watch, cli_setup, cli_tools, cli_train, cli_papers, cli_data, cli_plan, cli_diagnose, cli_jobs,
+    cli_push, cli_gpu,
 ):  # fmt: skip
     _module.register(app)
 

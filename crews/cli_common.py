@@ -45,7 +45,7 @@ EXIT_CODES = """Exit codes:
 
 5 a service (papers, datasets) is down or refused; what it did not say is never shown as "nothing"
 
-130 interrupted; `crew resume RUN` goes on"""
+130 interrupted; `crew resume RUN` goes on. `crew train`: 128 + the signal's number; the same command goes on"""
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or path of its directory.")]
 RunsDir = Annotated[

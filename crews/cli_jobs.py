@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from posttrain_crew.crews.cli_common import JsonFlag, RunsDir, echo_json
-from posttrain_crew.errors import CrewError, InputError, RunError
+from posttrain_crew.errors import CrewError, InputError, JobError, RunError, ServiceUnavailableError
 
 if TYPE_CHECKING:
     from posttrain_crew.crews.jobs_view import JobRow
@@ -39,7 +39,8 @@ def list_(
 ) -> None:
     """List jobs: without --run those of all runs that wait or run, with it all jobs of that run.
 
-    An orphan is alive on the backend and not at work by the run's blackboard.
+    An orphan is alive on the backend and not at work by the run's blackboard. Exit 5 where the backend of the run that
+    is named does not answer: the states are then those last known.
     """
     from posttrain_crew.crews.jobs_view import rows_of
 
@@ -63,15 +64,16 @@ def list_(
         typer.echo(f"warning: {problem}", err=True)
     if json_output:
         echo_json({"jobs": [row.as_json() for row in rows], "problems": problems})
-        return
-    if not rows:
+    elif not rows:
         typer.echo("no jobs" if run is not None else "no jobs wait or run")
-    for row in rows:
+    for row in [] if json_output else rows:
         ended = f" ({row.ending})" if row.ending else ""
         mark = "  ORPHAN" if row.orphan else ""
         typer.echo(
             f"{row.run}  {row.label:<16} {row.role:<9} {row.backend:<8} {row.state}{ended}  {row.id or '-'}{mark}"
         )
+    if problems and run is not None:
+        raise typer.Exit(ServiceUnavailableError.exit_code)
 
 
 @jobs_app.command()
@@ -110,6 +112,17 @@ def cancel(
     from posttrain_crew.crews.jobs_view import backend_of, mark_cancelled
 
     found = _find(job, run, runs_dir)
+    if found.handle is None and found.state == "unknown":
+        raise ServiceUnavailableError(
+            f"whether the job {found.label} of {found.run} is at work is not known, so it was not cancelled: the "
+            f"backend {found.backend} does not answer.",
+            service=found.backend,
+        )
+    if found.state == "not submitted":
+        raise JobError(
+            f"the job {found.label} of {found.run} has not been submitted, so there is nothing to cancel: where the "
+            f"run is at work, it submits it as soon as a slot is free. `crew stop {found.run}` ends the run."
+        )
     if found.handle is None or not found.alive:
         message, state = f"the job {found.label} of {found.run} is not at work: {found.state}.", found.state
     else:

@@ -185,6 +185,22 @@ def test_what_nobody_waits_for_is_cancelled_and_reported(run: Workspace) -> None
     assert not alive(wanted)
 
 
+def test_a_job_that_has_told_its_end_leaves_by_itself(run: Workspace, code: Path) -> None:
+    """A cluster would show it as failed, were it ended a moment before."""
+    (code / "job_that_takes_its_leave.py").write_text(
+        "import pathlib, time\n"
+        "pathlib.Path('outcome.json').write_text('{\"ok\": true}')\n"
+        "time.sleep(1.0)\n"
+        "pathlib.Path('left').touch()\n"
+    )
+    leaving = started(run, "exp-1", "takes_its_leave")
+    until((leaving.directory / "outcome.json").exists)
+    assert sweep(run, at_the_end=True) == []
+    assert (leaving.directory / "left").exists()
+    assert not alive(leaving)
+    assert run.board.of(Incident) == []
+
+
 def test_a_backend_that_cannot_list_is_reported_and_does_not_end_the_run(run: Workspace) -> None:
     class Silent(Backend):
         name = "silent"
@@ -233,6 +249,16 @@ def test_crew_jobs_lists_shows_and_ends_jobs(run: Workspace, monkeypatch: pytest
     assert not alive(orphan)
     assert listed(run) == []
     assert "no jobs wait or run" in crew_jobs("list", *where)[1]
+
+
+def test_a_job_that_waits_for_a_slot_cannot_be_cancelled_and_that_is_said(run: Workspace) -> None:
+    small = Workspace(run.board, run.run, run.target, run.budget, LocalCompute(slots=1), run.events)
+    for label in ("exp-1", "exp-2"):
+        directory = run.run.experiments / label
+        directory.mkdir(parents=True)
+        launch(small, JobRequest(label, "train", label, "job_that_naps", directory, {}, 60.0))
+    with pytest.raises(JobError, match=r"has not been submitted.*crew stop"):
+        crew_jobs("cancel", "exp-2", "--runs-dir", str(run.run.root.parent))
 
 
 def test_a_backend_that_is_silent_for_a_while_is_told_once(run: Workspace) -> None:
@@ -295,6 +321,13 @@ def test_a_backend_that_is_away_is_asked_once_for_all_runs(
     assert [(row["state"], row["id"]) for row in told["jobs"]] == [("unknown", "7")] * 5
     assert len(told["problems"]) == 1
     assert len(calls.read_text().splitlines()) == 1
+    one = ["--run", str(runs / "run-0")]
+    assert crew_jobs("list", *one)[0] == 5
+    with pytest.raises(JobError, match="could not be cancelled"):
+        crew_jobs("cancel", "exp-1", *one)
+    (runs / "run-0" / "experiments" / "exp-1" / "job.json").unlink()
+    with pytest.raises(ServiceUnavailableError, match="was not cancelled: the backend slurm does not answer"):
+        crew_jobs("cancel", "exp-1", *one)
     with pytest.raises(InputError, match="Did you mean `slurm`"):
         crew_jobs("list", "--runs-dir", str(runs), "--compute", "slurn")
 

@@ -31,6 +31,13 @@ MODULES = {
         print("child", child.pid, flush=True)
         time.sleep(60)
     """,
+    "launches": """
+        import subprocess, sys, time
+        deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+        child = subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True)  # as torchrun starts its workers
+        print("child", child.pid, flush=True)
+        time.sleep(60)
+    """,
     "takes_too_much": """
         import json
         try:
@@ -156,6 +163,39 @@ def test_cancel_ends_a_job_that_ignores_sigterm_with_its_children(
     assert compute.status(handle) == "ended"
     until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
     compute.cancel(handle)
+
+
+def test_what_a_killed_launcher_leaves_is_ended_before_the_job_starts_again(
+    compute: LocalCompute, spec: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    def orphaned() -> tuple[JobHandle, int]:
+        handle = compute.submit(spec("launches"))
+        leader = psutil.Process(int(handle.id.split("@")[0]))
+        until(lambda: bool(leader.children()))
+        child = leader.children()[0].pid
+        leader.kill()
+        until(lambda: not lives(leader.pid))
+        assert lives(child)
+        return handle, child
+
+    def lives(pid: int) -> bool:
+        if (ours := compute._children.get(pid)) is not None:
+            ours.poll()
+        return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+    handle, child = orphaned()
+    assert compute.status(handle) == "ended"
+    assert not lives(child)
+    _, child = orphaned()
+    again = compute.submit(spec("launches"))  # nobody has asked for its state
+    assert not lives(child)
+    assert compute.status(handle) == "ended"
+    assert compute.status(again) == "running", "the later job of this label is not the earlier one's"
+    compute.cancel(again)
+    _, child = orphaned()
+    (found,) = compute.alive(tmp_path)  # as a sweep finds it
+    compute.cancel(found, grace_s=0.1)
+    assert not lives(child)
 
 
 def test_a_job_over_its_time_ends_with_class_timeout(compute: LocalCompute, spec: Callable[..., JobSpec]) -> None:

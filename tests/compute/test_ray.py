@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from posttrain_crew.errors import JobError, SlotsBusyError
 from posttrain_crew.tools.compute.backend_settings import RaySettings
-from posttrain_crew.tools.compute.base import Compute, JobSpec
+from posttrain_crew.tools.compute.base import Compute, JobHandle, JobSpec
 from posttrain_crew.tools.compute.contact import BackendDownError
+from posttrain_crew.tools.compute.names import cluster_name
 from posttrain_crew.tools.compute.ray_jobs import RayCompute
 
 from .conftest import ended, until
@@ -57,6 +59,40 @@ def test_jobs_run_once_also_where_the_answer_was_lost(
     assert outcome(spec)["ok"]
     assert later.stream(handle).text.splitlines() == [f"line {n}" for n in range(12)]
     assert later.alive(spec.config.parents[2]) == []
+
+
+@pytest.mark.slow
+def test_a_job_that_waits_does_not_list_the_cluster_at_each_tick(
+    ray_settings: RaySettings, make_spec: MakeSpec
+) -> None:
+    ray = RayCompute(slots=1, settings=ray_settings.model_copy(update={"poll_seconds": 0.05}))
+    lists: list[str] = []
+
+    def note(request: httpx.Request) -> None:
+        if (request.method, request.url.path) == ("GET", "/api/jobs/"):
+            lists.append(str(request.url))
+
+    ray._http.event_hooks = {"request": [note]}
+    first, second = make_spec("naps", "exp-1"), make_spec("counts", "exp-2")
+    handle = ray.submit(first)
+    for _ in range(10):
+        with pytest.raises(SlotsBusyError, match="exp-1"):
+            ray.submit(second)
+        time.sleep(0.06)  # beyond poll_seconds: nothing is answered from memory alone
+    assert len(lists) == 1, "once, for what an earlier crew may have left"
+    ray.cancel(handle)
+    until(lambda: _is_taken(ray, second))
+    assert len(lists) == 1
+    ended(ray, JobHandle("exp-2", "ray", second.config.parent, cluster_name(second.config.parent, "exp-2")))
+    assert outcome(second)["ok"]
+
+
+def _is_taken(ray: RayCompute, spec: JobSpec) -> bool:
+    try:
+        ray.submit(spec)
+    except SlotsBusyError:
+        return False
+    return True
 
 
 @pytest.mark.slow

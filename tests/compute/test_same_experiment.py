@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from posttrain_crew.blackboard import Blackboard, Entry
 from posttrain_crew.budget import Budget, Limits
 from posttrain_crew.crews import cli_jobs, jobs_view
-from posttrain_crew.entries import JobStarted, RunStarted
+from posttrain_crew.entries import ContaminationVerdict, JobStarted, RunStarted, SourceShare, TrainingSet
 from posttrain_crew.events import Events
 from posttrain_crew.files import sha256_file
 from posttrain_crew.rundir import RunDirectory
@@ -24,10 +24,14 @@ from posttrain_crew.tools.compute.base import Compute
 from posttrain_crew.tools.compute.hf_jobs import HfJobsCompute
 from posttrain_crew.tools.compute.jobs import JobRequest, launch, poll, post_outcome
 from posttrain_crew.tools.compute.local import LocalCompute
+from posttrain_crew.tools.compute.names import tag_of
+from posttrain_crew.tools.compute.orphans import sweep
 from posttrain_crew.tools.compute.ray_jobs import RayCompute
 from posttrain_crew.tools.compute.slurm import SlurmCompute
+from posttrain_crew.tools.training.desk import TrainingDesk
 from posttrain_crew.tools.training.metrics import read_metrics
 from posttrain_crew.tools.workspace import Workspace
+from tests.compute.slurm_cluster import SlurmCluster
 from tests.training.jobs import made_rows, make_model
 
 from .conftest import until
@@ -97,6 +101,53 @@ def test_the_same_experiment_on_every_backend(
     assert [run.budget.usage().usd > 0 for run in runs.values()] == [False, False, False, True]
     assert len(world.jobs.run) == 1
     _no_orphan(tmp_path / "runs", slurm_settings, ray_settings, hf_settings, monkeypatch)
+
+
+@pytest.mark.slow
+def test_an_order_for_two_machines_trains_as_one_on_one(
+    slurm_settings: SlurmSettings, cluster: SlurmCluster, target: Target, tmp_path: Path
+) -> None:
+    """Through the trainer's own tools on a real Slurm: preflight, smoke run, torchrun on two nodes, fetch, sweep."""
+    model, data = make_model(tmp_path / "base", steps=2), tmp_path / "run" / "data" / "train.jsonl"
+    start = {"per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_steps": STEPS}
+    quick = target.model_copy(update={"training": target.training.model_copy(update={"sft": start})})
+    settings = slurm_settings.model_copy(update={"usd_per_hour": 0.0, "device_memory_gib": 2.0})
+    workspace = workspace_on(SlurmCompute(settings=settings), tmp_path / "run", quick, model)
+    data.parent.mkdir(exist_ok=True)
+    data.write_text("".join(json.dumps(row) + "\n" for row in made_rows("sft")))
+    run_id = workspace.board.of(RunStarted)[0].id
+    entry = workspace.board.post(_training_set(workspace, data), author="data", refs=(run_id,))
+    desk, courses = TrainingDesk(workspace), []
+    for changes in ({}, {"nodes": 2}):
+        answer = desk.launch_training("sft", entry.id, "base", "the shape changes nothing", changes)
+        assert answer["launched"], answer
+        job = workspace.board.typed(answer["job"], JobStarted)
+        until(lambda job=job: poll(workspace, job) == "ended", 300)  # type: ignore[misc]
+        outcome = post_outcome(workspace, job).body
+        directory = workspace.run.absolute(job.body.directory)
+        assert outcome.ok, f"{outcome.message}\n{(directory / 'log.txt').read_text()[-2000:]}"
+        rows = [row for row in read_metrics(directory / "metrics.jsonl") if "loss" in row]
+        courses.append([value for row in rows for value in (row["loss"], row["grad_norm"])])
+    assert (job.body.nodes, job.body.processes) == (2, 1)
+    assert "data parallel on 2 processes" in json.loads((directory / "outcome.json").read_text())["notes"]
+    assert len(courses[0]) == 2 * STEPS
+    assert courses[1] == pytest.approx(courses[0], rel=1e-5)  # gradients are summed in another order
+    assert sweep(workspace, at_the_end=True) == []
+    states = cluster.command("squeue", "--states=all", "--noheader", "--format=%T %j").splitlines()
+    tag = tag_of(workspace.run.root)
+    assert {line.split()[0] for line in states if tag in line} == {"COMPLETED"}, "the last job was leaving by itself"
+
+
+def _training_set(workspace: Workspace, data: Path) -> TrainingSet:
+    digest, rows = sha256_file(data), len(data.read_text().splitlines())
+    verdict = ContaminationVerdict(
+        sha256=digest, passed=True, rows_checked=rows, rows_matched=0, benchmark_items=1, by_check={}
+    )
+    return TrainingSet(
+        sha256=digest, path=workspace.run.relative(data), rows=rows, method="sft", style="worked",
+        sources=[SourceShare(dataset="d", rows_in=rows, rows_out=rows)], contamination=verdict, mean_tokens=30.0,
+        max_tokens=60, seed=0,
+    )  # fmt: skip
 
 
 def _no_orphan(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ def watch(path, step):
         try:
             with open(path) as stream:
                 if stream.read().count('"loss"') >= step:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    os.kill(os.getpid(), int(os.environ["KILL_WITH"]))
+                    return
         except OSError:
             pass
         time.sleep(0.0005)
@@ -32,7 +34,7 @@ if "KILL_AT" in os.environ:
     path, step = os.environ["KILL_AT"].rsplit(":", 1)
     threading.Thread(target=watch, args=(path, int(step)), daemon=True).start()
 """
-"""A sitecustomize.py that ends its process with SIGKILL, at whatever it is doing, once a step has been logged."""
+"""A sitecustomize.py that ends its process with a signal, at whatever it is doing, once a step has been logged."""
 
 
 def make_model(folder: Path, steps: int = 40) -> Path:
@@ -136,11 +138,17 @@ def ended(folder: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     return outcome
 
 
-def killed(folder: Path, method: str, step: int, hooks: Path) -> None:
-    """Run a job until it has logged `step`, and SIGKILL it there."""
+def start_to_die(folder: Path, method: str, step: int, hooks: Path, number: int) -> subprocess.Popen[bytes]:
+    """A job that sends itself this signal once it has logged `step`."""
     hooks.mkdir(exist_ok=True)
     (hooks / "sitecustomize.py").write_text(SUICIDE)
-    process = start(folder, method, PYTHONPATH=str(hooks), KILL_AT=f"{folder / 'metrics.jsonl'}:{step}")
+    at = f"{folder / 'metrics.jsonl'}:{step}"
+    return start(folder, method, PYTHONPATH=str(hooks), KILL_AT=at, KILL_WITH=str(int(number)))
+
+
+def killed(folder: Path, method: str, step: int, hooks: Path) -> None:
+    """Run a job until it has logged `step`, and SIGKILL it there."""
+    process = start_to_die(folder, method, step, hooks, signal.SIGKILL)
     try:
         process.wait(timeout=PATIENCE_S)
     finally:

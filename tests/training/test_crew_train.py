@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
-from posttrain_crew.crews.cli_tools import _follow
+from posttrain_crew.crews.cli_train import _follow
+from posttrain_crew.crews.stop_signals import stop_signals
 from posttrain_crew.tools.training.checkpoints import last_checkpoint
 from posttrain_crew.tools.training.metrics import append_metrics, drop_after, read_metrics
 from tests.training.jobs import PATIENCE_S, make_model, write_job
@@ -25,8 +27,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model") / "two-layers", steps=4)
 
 
-def crew_train(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "posttrain_crew.crews.cli", "train", str(folder / "config.yaml")]
+def crew_train(folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "posttrain_crew.crews.cli", "train", str(folder / "config.yaml"), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -72,6 +74,104 @@ def test_the_same_command_goes_on_after_a_kill(model: Path, tmp_path: Path) -> N
     assert [row["step"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row] == list(range(1, 41))
     code, text = told(crew_train(folder))
     assert code == 2 and "finished job" in text, "a finished job is not trained again"
+
+
+@pytest.mark.slow
+def test_a_command_that_is_ended_ends_its_job_and_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
+    folder = write_job(tmp_path / "job", model, "sft", {"max_steps": 100_000})
+    step = 0
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        process = crew_train(folder)
+        job = until_it_goes_on(folder, step)
+        tree = [job, *job.children(recursive=True)]
+        if number == signal.SIGINT:
+            job.suspend()  # a job that does not hear: the second Ctrl-C kills it
+        process.send_signal(number)
+        if number == signal.SIGINT:
+            lines = iter(process.stdout or ())
+            assert any("Ctrl-C kills it at once" in line for line in lines)
+            process.send_signal(number)
+        code, text = told(process)
+        assert code == 128 + number, text
+        assert not any(lives(member) for member in tree), "the job outlived its command"
+        newest = last_checkpoint(folder / "checkpoints")
+        assert newest is not None
+        assert f"The same command goes on from {newest.name}." in text
+        if number == signal.SIGINT:
+            assert newest.name == f"checkpoint-{step}", "the one of the attempt before"
+        else:
+            step = json.loads((folder / "outcome.json").read_text())["steps"]
+            assert newest.name == f"checkpoint-{step}"
+
+
+@pytest.mark.slow
+def test_a_job_does_not_go_on_for_a_reader_who_has_left(model: Path, tmp_path: Path) -> None:
+    folder = write_job(tmp_path / "job", model, "sft", {"max_steps": 100_000})
+    process = crew_train(folder)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("step "):
+        assert process.poll() is None
+    job = psutil.Process(json.loads((folder / "job.json").read_text())["pid"])
+    process.stdout.close()
+    assert process.wait(timeout=PATIENCE_S) == 128 + signal.SIGPIPE
+    assert not lives(job)
+    assert last_checkpoint(folder / "checkpoints") is not None
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one_and_end_together(model: Path, tmp_path: Path) -> None:
+    steps = {"max_steps": 3, "lr_scheduler_type": "constant"}
+    alone = write_job(tmp_path / "alone", model, "sft", steps)
+    code, text = told(crew_train(alone))
+    assert code == 0, text
+    folder = write_job(
+        tmp_path / "two", model, "sft", {**steps, "max_steps": 100_000, "per_device_train_batch_size": 4}
+    )
+    process = crew_train(folder, "--devices", "2")
+    tree = [job := until_it_goes_on(folder, 0), *job.children(recursive=True)]
+    assert len(tree) >= 3
+    job.kill()  # torchrun alone: its workers would go on, and write beside those of the next start
+    code, text = told(process)
+    assert code == 1 and "it left no outcome" in text, text
+    assert not any(lives(member) for member in tree)
+    courses = [[row["loss"] for row in read_metrics(job / "metrics.jsonl")[:3]] for job in (alone, folder)]
+    assert courses[1] == pytest.approx(courses[0], rel=1e-5)
+    code, text = told(crew_train(folder, "--devices", "2", "--sharding", "single"))
+    assert code == 2 and "`single` is for one process, not 2" in text, text
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def until_it_goes_on(folder: Path, step: int) -> psutil.Process:
+    """Wait until the job has done some steps beyond this one."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not any(row["step"] > step + 2 for row in read_metrics(folder / "metrics.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return psutil.Process(json.loads((folder / "job.json").read_text())["pid"])
+
+
+def test_signals_are_noted_and_a_command_that_must_not_hear_one_does_not() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with stop_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert (stop.number, stop.name, stop.exit_code) == (None, "", 0)
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)  # not urgent yet: it must not cut short what is done in good order
+            assert (stop.name, stop.exit_code) == ("SIGTERM", 143)
+            stop.urgent = True
+            signal.raise_signal(signal.SIGTERM)  # `timeout` sends it twice
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A job that was ended by SIGKILL and started again gives the numbers and the weights of one that ran through.
+"""A job that was ended by a signal and started again gives the numbers and the weights of one that ran through.
 
 The tolerance is 0: on one thread of a CPU every logged number but the times, and every byte of the model, is equal. The
 kills fall into the second epoch or later, and for GRPO into the midst of a round of completions.
@@ -6,7 +6,9 @@ kills fall into the second epoch or later, and for GRPO into the midst of a roun
 
 from __future__ import annotations
 
+import json
 import random
+import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 
 from posttrain_crew.tools.training.checkpoints import MARKER, last_checkpoint
 from posttrain_crew.tools.training.metrics import read_metrics
-from tests.training.jobs import PATIENCE_S, ended, killed, made_rows, make_model, start, write_job
+from tests.training.jobs import PATIENCE_S, ended, killed, made_rows, make_model, start, start_to_die, write_job
 
 EVERY_3 = {"save_strategy": "steps", "save_steps": 3}
 CASES: dict[str, tuple[dict[str, Any], tuple[int, int], int | None]] = {
@@ -92,6 +94,34 @@ def test_a_killed_job_ends_as_if_it_had_run_through(model: Path, tmp_path: Path,
     assert set(runs) <= set(tracked_runs(tmp_path / "trackio" / "run-1.db"))
     assert len(tracked_runs(tmp_path / "trackio" / "run-1.db")) == 1, "the resumed job began a trackio run of its own"
     assert tracked_steps(tmp_path / "trackio" / "run-1.db") == list(range(1, trainer["max_steps"] + 1))
+
+
+@pytest.mark.slow
+def test_a_job_that_is_asked_to_end_keeps_its_last_step(model: Path, tmp_path: Path) -> None:
+    """In the middle of an epoch of 6 steps, and at its end, where an evaluation is due before the checkpoint."""
+    fields = {"max_steps": 14, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    held_out = tmp_path / "held-out.jsonl"
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in made_rows("sft", 60)[48:]))
+    more: dict[str, Any] = {"seed": 3, "resume": True, "eval_data": str(held_out)}
+    whole = write_job(tmp_path / "whole", model, "sft", fields, **more)
+    broken = write_job(tmp_path / "broken", model, "sft", fields, **more)
+    assert ended(whole, start(whole, "sft"))["ok"]
+    for after in (8, 11):
+        outcome = ended(broken, start_to_die(broken, "sft", after, tmp_path / "hooks", signal.SIGTERM))
+        assert outcome["error_class"] == "cancelled", outcome
+        newest = last_checkpoint(broken / "checkpoints")
+        assert newest is not None
+        assert newest.name == f"checkpoint-{outcome['steps']}", "the last step is in no checkpoint"
+        assert f"{newest.name} is kept" in outcome["message"]
+    outcome = ended(broken, start(broken, "sft"))
+    assert outcome["ok"], outcome
+    assert timeless(broken) == timeless(whole)
+    weights = Path("model") / "model.safetensors"
+    assert (broken / weights).read_bytes() == (whole / weights).read_bytes()
+
+
+def timeless(folder: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if "per_second" not in name} for row in numbers(folder)]
 
 
 def tracked_runs(database: Path) -> list[str]:

@@ -227,14 +227,18 @@ def test_grpo_trains_with_two_rewards(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_ends_a_job_after_its_step_and_saves_nothing(tiny: Path, tmp_path: Path) -> None:
-    folder = job(tmp_path / "a", tiny, "sft", {**SFT, "max_steps": 100_000})
-    process = start(folder, "sft")
-    until_step(folder, process, 3)
-    process.terminate()
-    outcome = ended(folder, process)
-    assert (outcome["ok"], outcome["error_class"], outcome["checkpoint"]) == (False, "cancelled", None)
-    assert not (folder / "model").exists()
+def test_sigterm_ends_a_job_after_its_step_and_keeps_a_checkpoint_where_it_may(tiny: Path, tmp_path: Path) -> None:
+    for name, seconds in (("a", 1000.0), ("none", None)):
+        folder = job(tmp_path / name, tiny, "sft", {**SFT, "max_steps": 100_000}, save_seconds=seconds)
+        process = start(folder, "sft")
+        until_step(folder, process, 3)
+        process.terminate()
+        outcome = ended(folder, process)
+        assert (outcome["ok"], outcome["error_class"], outcome["checkpoint"]) == (False, "cancelled", None)
+        assert not (folder / "model").exists()
+        newest = last_checkpoint(folder / "checkpoints")
+        assert (newest is not None) == (seconds is not None)
+        assert newest is None or newest.name == f"checkpoint-{outcome['steps']}"
 
 
 @pytest.mark.slow

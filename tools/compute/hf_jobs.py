@@ -211,7 +211,7 @@ class HfJobsCompute(Backend):
     def alive(self, root: Path) -> list[JobHandle]:
         """By the label of the run. Raises JobError: the Hub does not answer."""
         try:
-            jobs = self._jobs(tag_of(root), fresh=True)
+            jobs = self._jobs(tag_of(root), fresh=False)
         except client_errors() as error:
             raise JobError(f"the jobs on Hugging Face cannot be listed: {said_of(error)}") from error
         return [

@@ -5,6 +5,9 @@ process it is (pid with its start time, since pids are used again), and a later 
 between the start of the process and the writing of that file, the process is still found by the label in its
 environment, so a label is never launched twice.
 
+Everything that a job starts inherits a variable of this one launch. Where the first process is killed, others may go
+on without it, such as the workers of torchrun: they are found by it, and ended before the job counts as ended.
+
 A job of several processes takes as many slots, and as many GPUs where there are some. Each GPU has a lock file that
 the job holds open as long as it lives, so that two crews on one machine do not meet on a GPU.
 
@@ -13,11 +16,13 @@ Nothing queues here: `submit` on a full machine is a SlotsBusyError, and callers
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
 import os
 import re
+import secrets
 import signal
 import subprocess
 import tempfile
@@ -52,6 +57,9 @@ __all__ = ["JOB_FILE", "LOG_FILE", "LocalCompute"]
 
 _TIMEOUT_GRACE_S = 2.0
 _LEAVING_S = 15.0
+_REMAINS_S = 2.0
+"""How long what a killed job has left may take to notice it, before it is killed too."""
+LAUNCH_VARIABLE = "CREW_JOB_LAUNCH"
 _SAME_START_S = 2.0
 """Two readings of one process's start time may differ by this much when the clock was set in between."""
 
@@ -78,6 +86,8 @@ class LocalCompute(Backend):
         self._threads = threads_per_job or max(1, cores // self._slots)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._known: dict[str, JobHandle] = {}
+        self._cleared: set[str] = set()
+        """Ids of jobs that have left nothing."""
         self._lock = threading.Lock()
 
     def submit(self, spec: JobSpec) -> JobHandle:
@@ -92,6 +102,8 @@ class LocalCompute(Backend):
             existing = self.find(spec.label, directory)
             if existing is not None and self._process(existing) is not None:
                 return existing
+            if existing is not None:
+                self._end_remains(existing)
             slots = self._slots_for(spec)
             self._let_finished_leave()
             busy = self._busy()
@@ -119,7 +131,7 @@ class LocalCompute(Backend):
             record = _unrecorded(label, directory)
             if record is None:
                 return None
-        handle = JobHandle(label, self.name, directory, f"{record['pid']}@{record['create_time']}")
+        handle = JobHandle(label, self.name, directory, _id_of(record))
         self._known[label] = handle
         return handle
 
@@ -129,6 +141,7 @@ class LocalCompute(Backend):
         if record is None and self._process(handle) is None:
             return "lost"
         if self._process(handle) is None:
+            self._end_remains(handle)
             return "ended"
         if record is not None and record["label"] == handle.label:
             limit, used = float(record["timeout_s"]), time.time() - float(record["started_at"])
@@ -142,21 +155,21 @@ class LocalCompute(Backend):
         """SIGTERM to the job's process group, after `grace_s` seconds SIGKILL to its whole tree; returns when gone."""
         process = self._process(handle)
         if process is None:
+            self._end_remains(handle)
             return
         tree = [process, *_descendants(process)]
         try:
             os.killpg(process.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            return
+        except ProcessLookupError:  # it leads no group: one that a killed launcher has left
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
         self._wait(tree, grace_s)
         tree += [child for member in list(tree) for child in _descendants(member) if child not in tree]
         for member in tree:
             if _alive(member):
-                try:
-                    member.kill()
-                except psutil.NoSuchProcess:
-                    continue
+                _kill(member)
         self._wait(tree, 10.0)
+        self._end_remains(handle)
 
     def fetch(self, handle: JobHandle) -> None:
         """Say of a job that the kernel killed for its memory that it was so."""
@@ -206,7 +219,8 @@ class LocalCompute(Backend):
     def _start(self, spec: JobSpec, directory: Path, slots: int, locks: Mapping[int, int | None]) -> JobHandle:
         command = job_command(spec, None, str(spec.config.resolve()))
         offline = {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
-        environment = child_environment({**offline, **job_variables(spec, str(directory), self._threads)})
+        launch = {LAUNCH_VARIABLE: secrets.token_hex(8)}
+        environment = child_environment({**offline, **job_variables(spec, str(directory), self._threads), **launch})
         if locks:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in locks)
         try:
@@ -241,6 +255,7 @@ class LocalCompute(Backend):
                 "command": command,
                 "timeout_s": spec.timeout_s,
                 "started_at": time.time(),
+                "launch": launch[LAUNCH_VARIABLE],
                 "slots": slots,
                 "gpus": list(locks),
                 "cgroup": group,
@@ -292,6 +307,19 @@ class LocalCompute(Backend):
             return None
         return process
 
+    def _end_remains(self, handle: JobHandle) -> None:
+        """End what a job has left whose first process is gone; of a later start in its directory nothing is touched."""
+        record = _read_record(handle.directory) or {}
+        if handle.id in self._cleared or _id_of(record) != handle.id or "launch" not in record:
+            return
+        self._wait(remains := _of_launch(record["launch"]), _REMAINS_S)
+        if left := [process for process in remains if _alive(process)]:
+            _log.warning("the first process of %s is gone, and %d went on without it: ended", handle.label, len(left))
+        for process in left:
+            _kill(process)
+        self._wait(left, 10.0)
+        self._cleared.add(handle.id)
+
     def _wait(self, tree: list[psutil.Process], seconds: float) -> None:
         """Until none of the tree lives, at most `seconds`. Reaps our own children, which else stay as zombies."""
         deadline = time.monotonic() + seconds
@@ -306,6 +334,27 @@ def _alive(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD))
     except psutil.NoSuchProcess:
         return False
+
+
+def _kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+
+
+def _id_of(record: Mapping[str, Any]) -> str:
+    return f"{record.get('pid')}@{record.get('create_time')}"
+
+
+def _of_launch(launch: str) -> list[psutil.Process]:
+    """The live processes of this machine that come from one launch."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(LAUNCH_VARIABLE) == launch and _alive(process):
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
+            continue
+    return found
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
@@ -327,12 +376,19 @@ def _labelled() -> Iterator[tuple[int, float, str, Path]]:
             environment = process.environ()
             if LABEL_VARIABLE not in environment or DIRECTORY_VARIABLE not in environment or not _alive(process):
                 continue
-            parent = process.parent()
-            if parent is None or not _same_job(parent.environ(), environment):
+            if not _same_job(_environment_of(process.parent()), environment):
                 directory = Path(environment[DIRECTORY_VARIABLE])
                 yield process.pid, process.create_time(), environment[LABEL_VARIABLE], directory
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
             continue
+
+
+def _environment_of(process: psutil.Process | None) -> Mapping[str, str]:
+    """{} where it may not be read: a job whose crew was killed is a child of the system's first process."""
+    try:
+        return {} if process is None else process.environ()
+    except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
+        return {}
 
 
 def _same_job(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

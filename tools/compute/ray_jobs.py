@@ -62,6 +62,9 @@ class RayCompute(Backend):
         self._last: Capacity | None = None
         self._seen: dict[str, tuple[float, dict[str, Any] | None]] = {}
         self._missed: dict[str, float] = {}
+        self._listed: tuple[float, list[dict[str, Any]]] | None = None
+        self._ours: dict[Path, dict[str, JobHandle]] = {}
+        """The jobs of a run that may be at work, by id: asked for one by one, the cluster's list only once."""
 
     @property
     def trouble(self) -> str:
@@ -77,7 +80,7 @@ class RayCompute(Backend):
         config = spec.config.resolve()
         directory = config.parent
         name = cluster_name(directory, spec.label)
-        handle = JobHandle(spec.label, self.name, directory, name)
+        root, handle = root_of(directory), JobHandle(spec.label, self.name, directory, name)
         with self._lock:
             if not self._contact.may_ask:
                 raise self._contact.refuse(spec.label)
@@ -86,8 +89,9 @@ class RayCompute(Backend):
                     read_record(directory, self.name, spec.label) is not None
                     and self._job(name, fresh=True) is not None
                 ):
+                    self._ours.get(root, {})[name] = handle  # its submission's answer may have been lost
                     return handle
-                busy = self.alive(root_of(directory))
+                busy = self._at_work(root).values()
                 if len(busy) >= self._slots:
                     raise SlotsBusyError(f"`{spec.label}` waits: {', '.join(h.label for h in busy)} are on Ray.")
                 write_record(directory, self.name, spec.label, name, timeout_s=spec.timeout_s, started_at=time.time())
@@ -96,6 +100,7 @@ class RayCompute(Backend):
                 self._contact.lost(_said(error))
                 raise self._contact.refuse(spec.label) from error
             self._seen.pop(name, None)
+            self._ours[root][name] = handle
         return handle
 
     def find(self, label: str, directory: Path) -> JobHandle | None:
@@ -149,6 +154,7 @@ class RayCompute(Backend):
             if job is None or job.get("status") in _OVER:
                 return
             self._http.post(f"/api/jobs/{handle.id}/stop").raise_for_status()
+            self._listed = None
             deadline = time.monotonic() + grace_s + _STOP_S
             while (job := self._job(handle.id, fresh=True)) is not None and job.get("status") not in _OVER:
                 if time.monotonic() > deadline:
@@ -175,23 +181,16 @@ class RayCompute(Backend):
             add_to_outcome(handle.directory, *ending, wall_s=_seconds(job))
 
     def alive(self, root: Path) -> list[JobHandle]:
-        """Jobs whose submission id has the run's tag. Raises JobError: the head does not answer."""
-        prefix = f"crew-{tag_of(root)}-"
+        """Jobs whose submission id has the run's tag, listed at most every poll_seconds. Raises JobError: the head does
+        not answer."""
         try:
-            jobs = self._get("/api/jobs/") or []
+            jobs = self._listing()
         except httpx.HTTPError as error:
             self._contact.lost(_said(error))
-            raise self._contact.refuse("a job") from error
-        return [
-            JobHandle(
-                str((job.get("metadata") or {}).get("label", job["submission_id"])),
-                self.name,
-                root,
-                job["submission_id"],
-            )
-            for job in jobs
-            if str(job.get("submission_id") or "").startswith(prefix) and job.get("status") not in _OVER
-        ]
+            raise JobError(
+                f"the jobs on Ray at {self._settings.address} cannot be listed: {_said(error)}. Check CREW_RAY_ADDRESS."
+            ) from error
+        return self._of_run(root, jobs)
 
     def price(self) -> float | None:
         return self._settings.usd_per_hour
@@ -261,12 +260,41 @@ class RayCompute(Backend):
                 raise
             return
         self._contact.made()
+        self._listed = None
         if answer.is_success or self._job(name, fresh=True) is not None:
             return
         if answer.status_code in (408, 425, 429, 502, 503, 504):
             answer.raise_for_status()
         said = redact(" ".join(answer.text.split()))[-500:]
         raise JobError(f"Ray refuses `{spec.label}` ({answer.status_code}): {said}")
+
+    def _at_work(self, root: Path) -> dict[str, JobHandle]:
+        """The jobs of the run at `root` that wait or run. One process at a time submits them, so that it knows them.
+
+        Raises httpx.HTTPError."""
+        if root not in self._ours:
+            self._ours[root] = {handle.id: handle for handle in self._of_run(root, self._listing())}
+        ours = self._ours[root]
+        for name in list(ours):
+            if (job := self._job(name, fresh=False)) is None or job.get("status") in _OVER:
+                del ours[name]
+        return ours
+
+    def _of_run(self, root: Path, jobs: list[dict[str, Any]]) -> list[JobHandle]:
+        """Of the cluster's jobs those of the run that wait or run."""
+        prefix = f"crew-{tag_of(root)}-"
+        return [
+            JobHandle(str((job.get("metadata") or {}).get("label", name)), self.name, root, name)
+            for job in jobs
+            if (name := str(job.get("submission_id") or "")).startswith(prefix) and job.get("status") not in _OVER
+        ]
+
+    def _listing(self) -> list[dict[str, Any]]:
+        """All jobs of the cluster, asked for at most every poll_seconds. Raises httpx.HTTPError."""
+        with self._lock:
+            if self._listed is None or time.monotonic() - self._listed[0] >= self._settings.poll_seconds:
+                self._listed = time.monotonic(), list(self._get("/api/jobs/") or [])
+            return self._listed[1]
 
     def _job(self, name: str, *, fresh: bool) -> dict[str, Any] | None:
         """What Ray says of a job, asked for at most every poll_seconds; None: it has none. Raises httpx.HTTPError."""

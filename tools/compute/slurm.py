@@ -167,7 +167,7 @@ class SlurmCompute(Backend):
         """The run's jobs in the queue. Raises JobError: Slurm does not answer."""
         prefix = f"crew-{tag_of(root)}-"
         try:
-            jobs = self._listing(fresh=True)
+            jobs = self._listing(fresh=False)
         except SlurmSilentError as error:
             raise JobError(f"the jobs on Slurm cannot be listed: {error}") from error
         return [

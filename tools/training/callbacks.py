@@ -28,7 +28,8 @@ class JobCallback(TrainerCallback):
     Args:
         metrics: the metrics file, or None on all processes but the first.
         deadline: `time.monotonic()` after which training stops with what it has; None for no limit.
-        cancelled: whether somebody asked the job to end; looked at after each step.
+        cancelled: whether somebody asked the job to end; looked at after each step. It then ends with a checkpoint
+            of that step, unless `clock` never saves.
         clock: when to save.
     """
 
@@ -48,6 +49,7 @@ class JobCallback(TrainerCallback):
         self._first_end: float | None = None
         self._last_end: float | None = None
         self._steps = 0
+        self._ending = ""
         self.stopped_early = False
         self.diverged: str | None = None
         """The metric that is no number any more, with its step."""
@@ -101,21 +103,33 @@ class JobCallback(TrainerCallback):
         self._last_end = now
         late = self._deadline is not None and now > self._deadline and state.global_step < state.max_steps
         cancelled, late, due = _any_process((self._cancelled(), late, self.clock.due(now)), args)
+        # between two logs the sums of their mean are in no checkpoint; at an epoch's end its evaluation is still to
+        # come
+        epoch_ends = state.epoch is not None and float(state.epoch).is_integer()
+        evaluates = epoch_ends and args.eval_strategy == IntervalStrategy.EPOCH
         if cancelled:
+            self._ending = "after its evaluation" if evaluates else "now"
             control.should_training_stop = True
-            control.should_save = False
+            control.should_save = self.clock.timed and not evaluates
+            control.should_log = control.should_log or control.should_save
             return
         if late:
             self.stopped_early = True
             control.should_training_stop = True
             return
-        # between two logs the sums of their mean are in no checkpoint; at an epoch's end its evaluation is still to
-        # come
-        epoch_ends = state.epoch is not None and float(state.epoch).is_integer()
-        if due and control.should_log and not (epoch_ends and args.eval_strategy == IntervalStrategy.EPOCH):
+        if due and control.should_log and not evaluates:
             control.should_save = True
         elif control.should_save:
             control.should_log = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # transformers calls this also for an epoch that was broken off, and would evaluate and save in its middle
+        if self._ending == "now":
+            control.should_evaluate = control.should_save = control.should_log = False
+        elif self._ending:
+            control.should_save = self.clock.timed
 
     def on_log(
         self,

@@ -46,6 +46,11 @@ class SaveClock:
         self.cost_s = 0.0
         """Wall seconds in all saves so far."""
 
+    @property
+    def timed(self) -> bool:
+        """Whether it ever saves."""
+        return self._seconds is not None
+
     def start(self, now: float) -> None:
         """Training begins at `now` (`time.monotonic()`)."""
         self._next = None if self._seconds is None else now + self._seconds

@@ -89,7 +89,8 @@ class TrainingConfig(BaseModel):
     """Go on from the last complete checkpoint of an earlier attempt; from the beginning where there is none."""
     save_seconds: float | None = Field(default=30.0, gt=0)
     """Seconds between checkpoints for `resume`, more where one takes so long that it would cost over 2 % of the time;
-    None for none but those of the trainer's `save_strategy`. They are gone once the model is saved."""
+    None for none but those of the trainer's `save_strategy`. A job that SIGTERM ends saves one more, unless None. They
+    are gone once the model is saved."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     """Type of the weights while training; float32 with `trainer.bf16` is mixed precision."""
     trackio_project: str | None = None

@@ -28,6 +28,8 @@ def load_model(config: TrainingConfig) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": "auto"}[config.dtype]
+    if config.model.startswith(("/", "./", "../", "~")) and not Path(config.model).is_dir():
+        raise ModelError(f"there is no model folder at `{config.model}`: `model` names it.")
     quantized = quantization(config)
     extra = {} if quantized is None else {"quantization_config": quantized}
     try:

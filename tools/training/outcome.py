@@ -80,7 +80,7 @@ def classify(error: BaseException) -> tuple[ErrorClass, str]:
     """The class of a failure, with a message for people. Looks at types first, then at what libraries only say."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, Cancelled | KeyboardInterrupt):
-        return "cancelled", "ended on request before it was complete; nothing was saved"
+        return "cancelled", "ended on request before it was complete; there is no model of it"
     if isinstance(error, ConfigError):
         return "config", str(error)
     if isinstance(error, DatasetError):

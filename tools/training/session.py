@@ -5,8 +5,8 @@ which it happens. Nothing here knows the blackboard or an agent.
 
 A job's directory gets
     metrics.jsonl     one line for each log, as it happens
-    checkpoints/      by the clock (`save_seconds`) and by the trainer's save_strategy; without one of these they are
-                      gone once the model is saved
+    checkpoints/      by the clock (`save_seconds`), by the trainer's save_strategy, and after the step at which a
+                      SIGTERM ended the job; without a save_strategy they are gone once the model is saved
     model/            the finished model; it appears complete, by a rename
     outcome.json      how the job ended; always, unless the process was killed outright
 """
@@ -256,7 +256,9 @@ def _train(trainer: Any, job: Job, checkpoint: Path | None, startup: float) -> O
         message = callback.diverged or f"the weights are no numbers any more after step {steps}"
         return Outcome(False, "diverged", message, steps, metrics=measured)
     if _terminated:
-        return Outcome(False, "cancelled", f"ended on request after step {steps}", steps, metrics=measured)
+        kept = look(job.directory / CHECKPOINTS).newest
+        message = f"ended on request after step {steps}" + (f"; {kept.name} is kept" if kept is not None else "")
+        return Outcome(False, "cancelled", message, steps, metrics=measured)
     message = f"stopped at its time limit, after step {steps}" if callback.stopped_early else ""
     if config.smoke:
         return Outcome(True, None, message, steps, metrics=measured)
@@ -355,7 +357,7 @@ def _measures(callback: JobCallback, startup: float) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends the job: at once before training begins, after the current step while it runs."""
+    """SIGTERM ends the job: at once before training begins; while it runs after the current step, with a checkpoint."""
 
     def handler(_signal: int, _frame: FrameType | None) -> None:
         global _terminated
