@@ -142,6 +142,10 @@ def _answer(found: Plan) -> dict[str, Any]:
         )
         answer["environment"] = launch.environment()
         answer["launch"] = {"torchrun": launch.torchrun(), "accelerate": launch.accelerate()}
+        if cluster.nodes == 1:
+            devices = f" --devices {cluster.gpus}" if cluster.gpus > 1 else ""
+            sharding = f" --sharding {best.sharding.name}" if best.sharding.name != "single" else ""
+            answer["launch"]["crew"] = f"crew train config.yaml{devices}{sharding}"
     return answer
 
 
@@ -169,7 +173,7 @@ def _show(model: str, found: Plan, answer: dict[str, Any]) -> None:
 
     typer.echo("Settings (in the job's config):")
     typer.echo(yaml.safe_dump({**answer["job"], "trainer": answer["trainer"]}, sort_keys=False).rstrip())
-    typer.echo(f"Start:\n{answer['launch']['torchrun']}")
+    typer.echo(f"Start:\n{answer['launch'].get('crew', answer['launch']['torchrun'])}")
 
 
 def _table(json_output: bool) -> None:

@@ -355,7 +355,7 @@ def test_crew_plan_in_words_and_as_json(crew: Callable[..., tuple[int, str]]) ->
     assert code == 0
     assert "fits" in told
     assert "optimizer states" in told
-    assert "posttrain_crew.tools.training.sft" in told
+    assert "crew train config.yaml" in told
     code, told = crew("plan", "--model", "qwen3-8b", "--method", "grpo", "--gpu", "8xh100", "--json")
     answer = json.loads(told.splitlines()[-1])
     assert code == 0
@@ -363,6 +363,7 @@ def test_crew_plan_in_words_and_as_json(crew: Callable[..., tuple[int, str]]) ->
     assert sum(part["gib"] for part in answer["parts"]) == pytest.approx(answer["gib"], abs=0.05)
     assert answer["trainer"]["use_vllm"] is True
     assert "--nproc-per-node=8" in answer["launch"]["torchrun"]
+    assert answer["launch"]["crew"] == f"crew train config.yaml --devices 8 --sharding {answer['sharding']}"
     code, told = crew("plan", "--model", "qwen3-32b", "--gpu", "a100-40", "--json")
     answer = json.loads(told.splitlines()[-1])
     assert (code, answer["fits"]) == (2, False)

@@ -225,7 +225,10 @@ def _fell(course: Course, name: str, answers: Points) -> tuple[float, float, flo
         if count >= 2 * SETTLED:
             spans.append((count // 4, count // 2, math.log2(count / SETTLED)))
         rows = course.rows if course.config else 0  # not known: the scatter of the logs has to do
-    sure = limits.hack_errors if held_out or _held_out_agrees(course, name) else limits.hack_errors_alone
+    if held_out:
+        sure = limits.hack_errors_both if _training_agrees(course, name) else limits.hack_errors
+    else:
+        sure = limits.hack_errors if _held_out_agrees(course, name) else limits.hack_errors_alone
     for first, last, seen in spans:
         if count < first + last:
             continue
@@ -244,3 +247,13 @@ def _held_out_agrees(course: Course, name: str) -> bool:
     """Whether the same reward has fallen on held-out prompts, if by less than would tell by itself."""
     answers = course.of(f"eval_{name}")
     return len(answers) >= 3 and mean(answers[-2:]) < answers[0][1] - course.limits.hack_agrees
+
+
+def _training_agrees(course: Course, name: str) -> bool:
+    """Whether a held-out reward has fallen on the training prompts too, from the first quarter to the last half."""
+    answers = course.of(name.removeprefix("eval_"))
+    if len(answers) < 2 * SETTLED:
+        return False
+    first, last = answers[: len(answers) // 4], answers[-(len(answers) // 2) :]
+    error = deviation(answers) * math.sqrt(1 / len(first) + 1 / len(last))
+    return mean(first) - mean(last) > max(course.limits.hack_agrees, course.limits.hack_errors_agree * error)

@@ -107,6 +107,9 @@ class Thresholds:
     hack_agrees: float = 0.03
     """... where held-out answers have fallen too, by this much; more, where only the training prompts tell of it: a few
     prompts a step wander by half of their level."""
+    hack_errors_both: float = 2.8
+    hack_errors_agree: float = 2.0
+    """... fewer on held-out questions, where right answers to the training prompts have fallen by so many."""
     hack_rise: float = 0.05
     """Rise of the training reward, relative to its range so far."""
 
