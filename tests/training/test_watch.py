@@ -249,6 +249,29 @@ def test_a_reward_that_ebbs_away_is_no_plateau_for_which_the_rate_is_raised() ->
     assert (flat.cause, flat.stop, flat.remedy) == ("plateau", True, {"learning_rate": 1e-2})
 
 
+@pytest.mark.parametrize("training_answers_fall", [True, False])
+def test_held_out_answers_that_fell_count_for_more_where_those_of_the_training_fell_too(
+    training_answers_fall: bool,
+) -> None:
+    # measured: GRPO paid for short answers, 8 groups of 4; the 64 held-out questions alone are 3.1 standard errors off
+    config = {
+        "per_device_train_batch_size": 32,
+        "num_generations": 4,
+        "per_device_eval_batch_size": 64,
+        "max_steps": 32,
+    }
+    records = run_of(
+        32,
+        reward=lambda n: 0.4 + 0.008 * n,
+        rewards__mcq_letter__mean=lambda n: 0.45 - training_answers_fall * min(0.2, n / 60) + 0.1 * (-1) ** n,
+        rewards__short__mean=lambda n: 0.4 + 0.008 * n,
+    )
+    for step, right in ((1, 0.61), (5, 0.61), (10, 0.42), (15, 0.38), (20, 0.47), (25, 0.41), (32, 0.38)):
+        records[step - 1]["eval_rewards/mcq_letter/mean"] = right
+    told = [f.cause for f in findings(records, "grpo", config) if f.stop]
+    assert told == (["reward_hacking"] if training_answers_fall else [])
+
+
 def test_a_warm_up_spike_and_one_batch_without_tokens_end_nothing() -> None:
     spike = run_of(60, loss=lambda n: 3.0 if 6 <= n < 12 else 1.3)
     assert not [f for n in range(61) for f in findings(spike[:n], "sft", {}) if f.stop]
