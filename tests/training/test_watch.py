@@ -249,26 +249,22 @@ def test_a_reward_that_ebbs_away_is_no_plateau_for_which_the_rate_is_raised() ->
     assert (flat.cause, flat.stop, flat.remedy) == ("plateau", True, {"learning_rate": 1e-2})
 
 
+@pytest.mark.parametrize("right", [[0.61, 0.42, 0.40, 0.38], [0.56, 0.58, 0.38, 0.39, 0.36, 0.44, 0.41, 0.41]])
 @pytest.mark.parametrize("training_answers_fall", [True, False])
 def test_held_out_answers_that_fell_count_for_more_where_those_of_the_training_fell_too(
-    training_answers_fall: bool,
+    right: list[float], training_answers_fall: bool
 ) -> None:
-    # measured: GRPO paid for short answers, 8 groups of 4; the 64 held-out questions alone are 3.1 standard errors off
-    config = {
-        "per_device_train_batch_size": 32,
-        "num_generations": 4,
-        "per_device_eval_batch_size": 64,
-        "max_steps": 32,
-    }
+    # as measured: GRPO paid for short answers, 8 groups of 4; on 64 held-out questions alone it might be chance
+    sizes = {"per_device_train_batch_size": 32, "num_generations": 4, "per_device_eval_batch_size": 64}
     records = run_of(
         32,
         reward=lambda n: 0.4 + 0.008 * n,
         rewards__mcq_letter__mean=lambda n: 0.45 - training_answers_fall * min(0.2, n / 60) + 0.1 * (-1) ** n,
         rewards__short__mean=lambda n: 0.4 + 0.008 * n,
     )
-    for step, right in ((1, 0.61), (5, 0.61), (10, 0.42), (15, 0.38), (20, 0.47), (25, 0.41), (32, 0.38)):
-        records[step - 1]["eval_rewards/mcq_letter/mean"] = right
-    told = [f.cause for f in findings(records, "grpo", config) if f.stop]
+    for place, share in enumerate(right):
+        records[31 * place // (len(right) - 1)]["eval_rewards/mcq_letter/mean"] = share
+    told = [f.cause for f in findings(records, "grpo", sizes) if f.stop]
     assert told == (["reward_hacking"] if training_answers_fall else [])
 
 

@@ -216,7 +216,8 @@ def _fell(course: Course, name: str, answers: Points) -> tuple[float, float, flo
     """(start, now, limit) of a share of right answers that fell further than chance takes it."""
     held_out, limits, count = name.startswith("eval_"), course.limits, len(answers)
     if held_out:
-        spans = [(1, 2, 1.0)]
+        # now, and over all looks before a fall and since: the same questions each time, so that only sampling differs
+        spans = [(1, 2, 1.0), *((at, count - at, count / 2) for at in range(1, count - 2))]
         rows = max(LEAST_HELD_OUT, int(course.number("per_device_eval_batch_size", 0)))
     else:
         last = course.span(answers)
@@ -233,6 +234,8 @@ def _fell(course: Course, name: str, answers: Points) -> tuple[float, float, flo
         if count < first + last:
             continue
         start, now = mean(answers[:first]), mean(answers[-last:])
+        if held_out:
+            now = max(now, mean(answers[-2:]))  # they may have come back
         one = math.sqrt(start * (1 - start) / rows) if 0 < start < 1 and rows else 0.0
         if not held_out:
             one = max(one, deviation(answers))
