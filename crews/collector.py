@@ -87,6 +87,7 @@ class Collector:
             post_outcome(self._workspace, job, stopped=("timeout", reason))
             if job.body.subject != "base":
                 self._abandon(job.body.subject, job.id, reason)
+        self._decide(in_order=False)
 
     def _start_lost(self, job: Entry[JobStarted]) -> None:
         """Submit a job that is posted but runs nowhere: it waited for a slot, or a kill came before its submission."""
@@ -148,12 +149,20 @@ class Collector:
         self._incident(f"job {job.body.label}", what, "it was started again", outcome.id)
         return True
 
-    def _decide(self) -> None:
-        """Promote or discard every evaluated experiment that is not decided yet, in the order of the experiments."""
+    def _decide(self, *, in_order: bool = True) -> None:
+        """Promote or discard every evaluated experiment that is not decided yet, in the order of the experiments.
+
+        Args:
+            in_order: one whose evaluation runs holds back those after it. Which of two equals is promoted, and what is
+                compared with it from then on, must not hang on whose evaluation happened to end first.
+        """
         state = RunState.of(self._board)
+        at_work = {job.body.subject for job in state.running if job.body.role == "evaluate" and in_order}
         for view in state.experiments.values():
             if state.stop is not None:
                 return  # the final test has begun: nothing is promoted behind its back
+            if view.id in at_work and view.decision is None:
+                return
             if view.evaluation is None or view.decision is not None:
                 continue
             try:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from posttrain_crew.blackboard import Entry
+from posttrain_crew.crews.collector import Collector
 from posttrain_crew.entries import Comparison, Evaluation, JobStarted
 from posttrain_crew.errors import GateError, JobError
 from posttrain_crew.state import RunState
+from posttrain_crew.tools.compute.jobs import JobRequest, launch
 from posttrain_crew.tools.evaluation.collect import collect, compare
 from posttrain_crew.tools.evaluation.gates import final_gate, promotion
 from posttrain_crew.tools.workspace import Workspace
@@ -123,6 +125,26 @@ def test_a_clear_gain_is_promoted_and_the_next_must_beat_it(
     assert (worse.body.action, worse.body.reason[:5]) == ("discard", "worse")
     assert promotion(workspace, first) == decision
     assert RunState.of(workspace.board).best == first
+
+
+def test_an_experiment_waits_for_the_evaluation_of_one_before_it(
+    workspace: Workspace, evaluated: Evaluated, experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "job_that_naps.py").write_text("import time; time.sleep(100)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    evaluated("base", strict=50)
+    first, second = experiment(), experiment()
+    evaluated(second, strict=90)
+    folder = workspace.run.evaluations / f"{first}-dev"
+    folder.mkdir(parents=True)
+    launch(workspace, JobRequest(f"{first}-dev", "evaluate", first, "job_that_naps", folder, {}, 60.0))
+    collector = Collector(workspace)
+    collector.tick(orders_at_work=True)
+    assert RunState.of(workspace.board).best == "base", "the later one was decided first"
+    collector.abandon_all("the time is over")
+    state = RunState.of(workspace.board)
+    told = {name: view.decision.body.action for name, view in state.experiments.items() if view.decision}
+    assert told == {first: "abandon", second: "promote"}
 
 
 def test_a_gain_that_could_be_chance_is_discarded(workspace: Workspace, evaluated: Evaluated, experiment: Make) -> None:
