@@ -157,7 +157,7 @@ def until_it_goes_on(folder: Path, step: int) -> psutil.Process:
 
 
 def test_signals_are_noted_and_a_command_that_must_not_hear_one_does_not() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    before, usual = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.getsignal(signal.SIGTERM)  # as nohup does
     try:
         with stop_signals() as stop:
             signal.raise_signal(signal.SIGHUP)
@@ -169,7 +169,7 @@ def test_signals_are_noted_and_a_command_that_must_not_hear_one_does_not() -> No
             signal.raise_signal(signal.SIGTERM)  # `timeout` sends it twice
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == usual
     finally:
         signal.signal(signal.SIGHUP, before)
 
